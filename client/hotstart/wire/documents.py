@@ -1,0 +1,125 @@
+"""Reading JSON documents of known shape: every wrong shape is the one ``FormatError``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TypeVar
+
+from .errors import FormatError, InvalidReference
+
+__all__ = ["Document", "dump_json", "load_json"]
+
+# Deep nesting would end json's recursion with another error; no document of ours is deeper than ten.
+_MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+def dump_json(value: object) -> bytes:
+    """Serialize deterministically: no spaces, UTF-8, keys in the order given."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+
+
+def load_json(data: bytes, what: str) -> Document:
+    """Parse data as a JSON object.
+
+    Raises:
+        FormatError: not JSON, not an object, or nested absurdly deep; what names the document.
+    """
+    if len(data) > _MAX_DOCUMENT_BYTES:
+        raise FormatError(what, f"{len(data)} bytes: expected at most {_MAX_DOCUMENT_BYTES}")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(what, f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FormatError(what, f"expected a JSON object, found {type(value).__name__}")
+    return Document(value, what)
+
+
+class Document:
+    """A JSON object whose members are read by the type they must have; unknown members are ignored."""
+
+    def __init__(self, members: dict[str, object], what: str) -> None:
+        self.members = members
+        self.what = what
+
+    def _get(self, key: str, kind: type[T], default: T | None, *, required: bool) -> T | None:
+        value = self.members.get(key)
+        if value is None:
+            if required:
+                raise FormatError(self.what, f"{key} is missing")
+            return default
+        # bool is an int in Python, and is none in JSON.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise FormatError(self.what, f"{key}: expected {kind.__name__}, found {type(value).__name__}")
+        return value
+
+    def text(self, key: str) -> str:
+        """Return a string that must be there."""
+        value = self._get(key, str, None, required=True)
+        assert value is not None
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        """Return a string, or None where it is absent or null."""
+        return self._get(key, str, None, required=False)
+
+    def integer(self, key: str, minimum: int = 0, maximum: int = 2**63 - 1) -> int:
+        """Return an integer that must be there, within bounds (both inclusive)."""
+        value = self._get(key, int, None, required=True)
+        assert value is not None
+        if not minimum <= value <= maximum:
+            raise FormatError(self.what, f"{key}: {value} is not within {minimum} to {maximum}")
+        return value
+
+    def optional_integer(self, key: str, minimum: int = 0, maximum: int = 2**63 - 1) -> int | None:
+        """Return an integer within bounds, or None where it is absent or null."""
+        if self.members.get(key) is None:
+            return None
+        return self.integer(key, minimum, maximum)
+
+    def member(self, key: str) -> Document:
+        """Return an object that must be there."""
+        value = self._get(key, dict, None, required=True)
+        assert value is not None
+        return Document(value, f"{self.what}, {key}")
+
+    def optional_member(self, key: str) -> Document | None:
+        """Return an object, or None where it is absent or null."""
+        return None if self.members.get(key) is None else self.member(key)
+
+    def members_of(self, key: str) -> list[Document]:
+        """Return a list of objects; absent means empty."""
+        values = self._get(key, list, [], required=False)
+        assert values is not None
+        if not all(isinstance(value, dict) for value in values):
+            raise FormatError(self.what, f"{key}: expected a list of objects")
+        return [Document(value, f"{self.what}, {key}[{index}]") for index, value in enumerate(values)]
+
+    def texts(self, key: str) -> dict[str, str]:
+        """Return an object whose values are all strings; absent means empty."""
+        values = self._get(key, dict, {}, required=False)
+        assert values is not None
+        if not all(isinstance(value, str) for value in values.values()):
+            raise FormatError(self.what, f"{key}: expected strings")
+        return values
+
+    def base64(self, key: str) -> bytes:
+        """Return the bytes of a base64 string that must be there."""
+        try:
+            return base64.b64decode(self.text(key), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise FormatError(self.what, f"{key}: not base64: {error}") from error
+
+    def check(self, key: str, check: object, value: str) -> str:
+        """Apply one of the checks of ``references`` to value; its error becomes ours."""
+        assert callable(check)
+        try:
+            result = check(value)
+        except InvalidReference as error:
+            raise FormatError(self.what, f"{key}: {error}") from error
+        assert isinstance(result, str)
+        return result

@@ -1,0 +1,1 @@
+"""The proxy: keeps the last versions of each model and serves them by range."""

@@ -1,0 +1,98 @@
+"""What the cache answers: a resolved version, and where its bytes come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hotstart.wire.errors import HotstartError
+from hotstart.wire.manifest import Manifest
+from hotstart_proxy.stores.base import FileSlice
+
+__all__ = ["Body", "BodySource", "CacheState", "NotFound", "Redirect", "Resolved"]
+
+
+class NotFound(HotstartError):
+    """The origin was asked, and there is no such model, version, alias or file.
+
+    Attributes:
+        what: ``"model"``, ``"version"`` or ``"file"``.
+        name: what was asked for.
+        known: what there is instead, at most a few.
+    """
+
+    def __init__(self, what: str, name: str, known: tuple[str, ...] = ()) -> None:
+        self.what = what
+        self.name = name
+        self.known = known
+        there_is = f"; there is {', '.join(known)}" if known else ""
+        super().__init__(f"no {what} {name}{there_is}")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A reference resolved once.
+
+    Attributes:
+        manifest_bytes: exactly as at the origin.
+        published_at: milliseconds since the epoch, the index's where the version stands in it.
+        by_alias: the reference named no version, so the answer may change.
+        kept: within the versions that the store keeps; others are passed through or redirected.
+    """
+
+    manifest: Manifest
+    manifest_bytes: bytes
+    published_at: int
+    by_alias: bool
+    kept: bool
+
+
+class BodySource(StrEnum):
+    """Where the bytes of an answer come from."""
+
+    HIT = "hit"
+    FILL = "fill"
+    PASS_THROUGH = "pass-through"
+
+
+class Body(ABC):
+    """Exactly the bytes that were asked for. Close it, whatever happens."""
+
+    source: BodySource
+    length: int
+
+    @abstractmethod
+    def parts(self) -> AsyncIterator[FileSlice | bytes]:
+        """Yield the bytes in order, each verified as far as its digest is known; call once.
+
+        Raises (while iterating): OriginError, StoreError, IntegrityError; nothing wrong was yielded before.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of files and fills; idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Send the reader to a pre-signed URL (307); never logged."""
+
+    url: str
+
+    def __repr__(self) -> str:
+        return "Redirect()"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """How the cache is.
+
+    Attributes:
+        can_serve: it can serve or redirect.
+        degraded: what does not work, in words; empty if all does.
+    """
+
+    can_serve: bool
+    degraded: tuple[str, ...]

@@ -1,0 +1,160 @@
+"""The store: where the proxy keeps its copies. Absent is None; nothing is visible before commit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hotstart.wire.errors import HotstartError
+from hotstart.wire.pieces import Pieces
+from hotstart.wire.ranges import ByteRange
+
+__all__ = ["Blob", "FileSlice", "NeverFits", "NoSpaceNow", "PartialBlob", "Store", "StoreError", "Usage"]
+
+
+class StoreError(HotstartError):
+    """The store failed.
+
+    Attributes:
+        store: its URL, without credentials.
+        doing: what was attempted.
+        reason: what happened.
+    """
+
+    def __init__(self, store: str, doing: str, reason: str) -> None:
+        self.store = store
+        self.doing = doing
+        self.reason = reason
+        super().__init__(f"{store}: {doing}: {reason}")
+
+
+class NeverFits(StoreError):
+    """A blob is larger than the whole budget."""
+
+
+class NoSpaceNow(StoreError):
+    """A blob does not fit beside what may not be evicted now."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """Bytes of an open file, for sendfile.
+
+    Attributes:
+        descriptor: owned by the blob it came from; valid until that is closed.
+        offset: of the first byte in the file.
+        length: bytes.
+    """
+
+    descriptor: int
+    offset: int
+    length: int
+
+
+class Blob(ABC):
+    """A complete blob, open for reading. Deleting it does not disturb whoever has it open."""
+
+    id: str
+    size: int
+
+    @abstractmethod
+    def parts(self, wanted: ByteRange) -> AsyncIterator[FileSlice | bytes]:
+        """Yield the wanted bytes in order, as slices where the store has files, else as chunks."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go; idempotent."""
+
+
+class PartialBlob(ABC):
+    """A blob being filled: its space is reserved, its verified pieces can be read at once."""
+
+    id: str
+    size: int
+    done: Sequence[bool]
+    """One flag a piece; pieces that survived a restart are true from the start."""
+
+    @abstractmethod
+    async def write(self, piece: int, data: bytes | bytearray | memoryview, crc32: int) -> None:
+        """Keep one whole piece that the caller has verified (crc32 is of data)."""
+
+    @abstractmethod
+    def parts(self, wanted: ByteRange) -> AsyncIterator[FileSlice | bytes]:
+        """Yield wanted bytes, all of which lie in pieces that are done."""
+
+    @abstractmethod
+    async def commit(self, sha256: str | None) -> None:
+        """Make the blob visible, atomically and durably, once every piece is done.
+
+        Raises:
+            IntegrityError: the whole has another sha256; the partial blob is gone.
+        """
+
+    @abstractmethod
+    async def close(self, *, keep: bool) -> None:
+        """Let go; keep leaves verified pieces for a later fill to resume. Idempotent, also after commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes and blobs, fills in progress included in used_bytes."""
+
+    budget_bytes: int
+    used_bytes: int
+    blobs: int
+
+
+class Store(ABC):
+    """One store. Safe for concurrent use by the tasks of one event loop; use as an async context manager."""
+
+    url: str
+
+    @abstractmethod
+    async def __aenter__(self) -> Store: ...
+
+    @abstractmethod
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    @abstractmethod
+    async def open_blob(self, content_id: str) -> Blob | None:
+        """Open a complete blob; None if there is none."""
+
+    @abstractmethod
+    async def begin_fill(self, content_id: str, size: int, pieces: Pieces | None) -> PartialBlob:
+        """Reserve space, or take up what an earlier fill left.
+
+        pieces are the announced digests, by which what was left is verified again; None for an adopted file.
+
+        Raises:
+            NeverFits, NoSpaceNow: nothing was reserved.
+            StoreError: the store failed.
+        """
+
+    @abstractmethod
+    async def delete(self, content_id: str) -> bool:
+        """Remove a blob; False if there is none or it is in use."""
+
+    @abstractmethod
+    def blobs(self) -> Mapping[str, int]:
+        """Return the size of every complete blob by content id, from memory."""
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Return the present sums, from memory."""
+
+    @abstractmethod
+    async def read_document(self, name: str) -> bytes | None:
+        """Read a small document kept under ``models/``; None if there is none."""
+
+    @abstractmethod
+    async def write_document(self, name: str, data: bytes) -> None:
+        """Keep a small document, replaced atomically; name is relative, like ``org/bert/index.json``."""
+
+    @abstractmethod
+    async def delete_document(self, name: str) -> None:
+        """Remove a document; no error if there is none."""
+
+    @abstractmethod
+    async def documents(self) -> Sequence[str]:
+        """Return the names of all documents."""
