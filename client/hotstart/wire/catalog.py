@@ -1,7 +1,7 @@
 """Reading an origin's tree, sans-IO: which models and versions there are, and their manifests.
 
-Client and proxy read the same tree with different I/O. So what to read is decided here, in generators that yield
-requests and are sent the answers; each side has a driver of a few lines that performs them.
+Client and proxy read the same tree with different I/O. So what to read is decided here, in generators that
+yield requests and are sent the answers; each side has a driver of a few lines that performs them.
 """
 
 from __future__ import annotations

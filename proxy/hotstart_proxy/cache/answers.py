@@ -54,7 +54,7 @@ class BodySource(StrEnum):
 
     HIT = "hit"
     FILL = "fill"
-    PASS_THROUGH = "pass-through"
+    PASSED_ON = "pass-through"
 
 
 class Body(ABC):
