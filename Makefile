@@ -20,7 +20,7 @@ BIN = $(VENV)/bin
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP)-demo $(STAMP)-demo-$(ORIGIN) ## publish, serve and load real weights (ORIGIN=s3: through an S3 server)
+demo: $(STAMP)-demo-$(ORIGIN) ## publish, serve and load real weights (ORIGIN=s3: through an S3 server)
 	@$(BIN)/python benchmarks/demo.py --origin $(ORIGIN)
 
 test: $(STAMP)-dev ## run the tests against real servers and processes

@@ -1,0 +1,31 @@
+"""Fixtures for all tests, and a time-out per test that slow machines can stretch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.deadlines import TIME_SCALE
+from tests.support.processes import Processes
+
+pytest_plugins = ["tests.support.s3"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stretch the time-out of every test by HOTSTART_TEST_TIME_SCALE."""
+    if TIME_SCALE == 1:
+        return
+    default = float(config.getini("timeout"))
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        seconds = float(marker.args[0]) if marker is not None and marker.args else default
+        item.add_marker(pytest.mark.timeout(seconds * TIME_SCALE), append=False)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes that end with the test; what they printed is shown if it fails."""
+    with Processes(tmp_path / "processes") as running:
+        yield running
