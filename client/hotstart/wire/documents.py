@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
+from collections import Counter
+from collections.abc import Callable
 from typing import TypeVar
 
-from .errors import FormatError, InvalidReference
+from .errors import FormatError, InvalidReference, quoted
 
 __all__ = ["Document", "dump_json", "load_json"]
 
-# Deep nesting would end json's recursion with another error; no document of ours is deeper than ten.
 _MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
+# The escapes that JSON allows and UTF-8 does not, unless they come in pairs.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 T = TypeVar("T")
 
@@ -22,21 +26,39 @@ def dump_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
 
 
-def load_json(data: bytes, what: str) -> Document:
+def load_json(data: bytes | bytearray | memoryview, what: str) -> Document:
     """Parse data as a JSON object.
 
+    Stricter than ``json.loads``, so that no two readers see different things: UTF-8 alone, no NaN, no key
+    twice in one object, no lone surrogates.
+
     Raises:
-        FormatError: not JSON, not an object, or nested absurdly deep; what names the document.
+        FormatError: not such JSON, not an object, or nested absurdly deep; what names the document.
     """
     if len(data) > _MAX_DOCUMENT_BYTES:
         raise FormatError(what, f"{len(data)} bytes: expected at most {_MAX_DOCUMENT_BYTES}")
     try:
-        value = json.loads(data)
+        text = str(data, "utf-8")
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if _SURROGATE.search(text):
+            dump_json(value)
     except (ValueError, RecursionError) as error:
         raise FormatError(what, f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise FormatError(what, f"expected a JSON object, found {type(value).__name__}")
     return Document(value, what)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        twice = max(Counter(key for key, _ in pairs).items(), key=lambda item: item[1])[0]
+        raise ValueError(f"key {quoted(twice)} stands twice in one object")
+    return members
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON value")
 
 
 class Document:
@@ -114,12 +136,9 @@ class Document:
         except (binascii.Error, ValueError) as error:
             raise FormatError(self.what, f"{key}: not base64: {error}") from error
 
-    def check(self, key: str, check: object, value: str) -> str:
+    def check(self, key: str, check: Callable[[str], str], value: str) -> str:
         """Apply one of the checks of ``references`` to value; its error becomes ours."""
-        assert callable(check)
         try:
-            result = check(value)
+            return check(value)
         except InvalidReference as error:
             raise FormatError(self.what, f"{key}: {error}") from error
-        assert isinstance(result, str)
-        return result
