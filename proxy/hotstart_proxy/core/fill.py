@@ -1,0 +1,191 @@
+"""The state of one fill: which pieces are asked for, in flight and done, and what to fetch next.
+
+The rules, of which everything below is the carrying out:
+
+- A fill fetches the union of what was asked, rounded to pieces, each piece once however many ask.
+- The piece that a reader waits for goes first, so a range far ahead is fetched rather than waited for.
+  Readers take turns. Only when nobody waits for a piece that is not already on its way is there read-ahead,
+  and only within what was asked.
+- What was asked stays asked when its reader goes away: the bytes are wanted again soon.
+
+Every piece is in one state, and moves so::
+
+    UNASKED --ask--> ASKED --next_run--> FLYING --done--> DONE
+       ^               |  ^                 |
+       +----forget-----+  +-----failed------+
+
+Whoever changes this table changes the property test beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["FillState"]
+
+_UNASKED, _ASKED, _FLYING, _DONE = range(4)
+
+
+@dataclass(slots=True)
+class _Demand:
+    """What one reader still has to get: pieces from position (the one it needs next) up to stop.
+
+    Pieces before ahead are known to be done or in flight, so that they are not looked at again.
+    """
+
+    position: int
+    stop: int
+    ahead: int
+
+
+class FillState:
+    """Decides for one fill; whoever owns it does the fetching and reports back."""
+
+    def __init__(self, done: Sequence[bool], longest_run: int) -> None:
+        """Begin with the pieces that are there already.
+
+        Args:
+            done: one flag a piece.
+            longest_run: pieces fetched by one request at most, at least 1.
+        """
+        self._states = bytearray(_DONE if flag else _UNASKED for flag in done)
+        self._longest_run = longest_run
+        self._asked = 0
+        self._flying = 0
+        self._left = self._states.count(_UNASKED)
+        # In the order of turns: who was served last stands last.
+        self._demands: dict[int, _Demand] = {}
+        self._next_token = 0
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether every piece is done."""
+        return self._left == 0
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is asked for or in flight."""
+        return self._asked == 0 and self._flying == 0
+
+    @property
+    def asked(self) -> int:
+        """Return how many pieces wait to be fetched."""
+        return self._asked
+
+    @property
+    def readers(self) -> int:
+        """Return how many readers have not left."""
+        return len(self._demands)
+
+    def is_done(self, piece: int) -> bool:
+        """Tell whether piece is verified and kept."""
+        return self._states[piece] == _DONE
+
+    def done_until(self, piece: int) -> int:
+        """Return the first piece at or after piece that is not done, or the count of pieces."""
+        while piece < len(self._states) and self._states[piece] == _DONE:
+            piece += 1
+        return piece
+
+    def join(self, wanted: range) -> int:
+        """Take in a reader that wants these consecutive pieces; return the token it goes by."""
+        token = self._next_token
+        self._next_token += 1
+        self._demands[token] = _Demand(wanted.start, wanted.stop, wanted.start)
+        self.ask(wanted)
+        return token
+
+    def ask(self, wanted: range) -> None:
+        """Ask for pieces on nobody's behalf; those asked for, in flight or done already change nothing."""
+        for piece in wanted:
+            if self._states[piece] == _UNASKED:
+                self._states[piece] = _ASKED
+                self._asked += 1
+
+    def move(self, token: int, piece: int) -> None:
+        """Note which piece a reader needs next."""
+        demand = self._demands[token]
+        demand.position = piece
+        demand.ahead = max(demand.ahead, piece)
+
+    def leave(self, token: int) -> None:
+        """Let a reader go; what it asked for stays asked. A token that has left already changes nothing."""
+        self._demands.pop(token, None)
+
+    def next_run(self, *, urgent_only: bool = False) -> range | None:
+        """Choose the pieces to fetch next and count them as in flight.
+
+        Args:
+            urgent_only: only for a reader whose very next piece nobody fetches yet; no read-ahead.
+
+        Returns:
+            Consecutive pieces, at most the longest run; None if there is nothing to fetch.
+        """
+        if self._asked == 0:
+            return None
+        start = self._awaited()
+        if start is None and not urgent_only:
+            start = self._ahead()
+        if start is None:
+            return None
+        stop = start
+        while (
+            stop < len(self._states)
+            and stop - start < self._longest_run
+            and self._states[stop] == _ASKED
+        ):
+            self._states[stop] = _FLYING
+            stop += 1
+        self._asked -= stop - start
+        self._flying += stop - start
+        return range(start, stop)
+
+    def _awaited(self) -> int | None:
+        for token, demand in self._demands.items():
+            if demand.position < demand.stop and self._states[demand.position] == _ASKED:
+                self._end_turn(token)
+                return demand.position
+        return None
+
+    def _ahead(self) -> int | None:
+        for token, demand in self._demands.items():
+            while demand.ahead < demand.stop and self._states[demand.ahead] != _ASKED:
+                demand.ahead += 1
+            if demand.ahead < demand.stop:
+                self._end_turn(token)
+                return demand.ahead
+        # Whoever asked for these has left.
+        found = self._states.find(_ASKED)
+        return None if found < 0 else found
+
+    def _end_turn(self, token: int) -> None:
+        self._demands[token] = self._demands.pop(token)
+
+    def done(self, piece: int) -> None:
+        """Note that a piece in flight is verified and kept."""
+        if self._states[piece] != _FLYING:
+            raise ValueError(f"piece {piece} is not in flight")
+        self._states[piece] = _DONE
+        self._flying -= 1
+        self._left -= 1
+
+    def failed(self, pieces: Iterable[int]) -> None:
+        """Note that pieces are no longer in flight; those that are not done are asked for again."""
+        for piece in pieces:
+            if self._states[piece] != _FLYING:
+                continue
+            self._states[piece] = _ASKED
+            self._flying -= 1
+            self._asked += 1
+            for demand in self._demands.values():
+                if demand.position <= piece < demand.ahead:
+                    demand.ahead = piece
+
+    def forget(self) -> None:
+        """Ask for nothing any more: the origin failed, and whoever comes next asks anew."""
+        for piece, state in enumerate(self._states):
+            if state == _ASKED:
+                self._states[piece] = _UNASKED
+        self._asked = 0
+        self._demands.clear()

@@ -1,0 +1,77 @@
+"""What the cache tells whoever counts: small events, so that metrics wrap it instead of living in it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["NullObserver", "Observer"]
+
+
+class Observer(Protocol):
+    """Told of events as they happen, on the event loop; must return at once and raise nothing."""
+
+    def fill_started(self, model: str, size_bytes: int) -> None:
+        """A fill of a blob of this size begins, or goes on with what an earlier one left."""
+
+    def fill_ended(self, model: str, outcome: str, fetched_bytes: int, seconds: float) -> None:
+        """A fill is over.
+
+        Args:
+            model: two segments.
+            outcome: ``"complete"``, ``"origin"``, ``"changed"``, ``"damaged"``, ``"store"``, or ``"dropped"``
+                (closed before it was complete).
+            fetched_bytes: verified bytes that this fill took from the origin.
+            seconds: since it began.
+        """
+
+    def origin_bytes(self, model: str, count: int) -> None:
+        """Bytes of a file arrived from the origin, for a fill or a pass-through."""
+
+    def answered(self, model: str, source: str, count: int) -> None:
+        """Bytes were handed out; source is ``"hit"``, ``"fill"`` or ``"pass-through"``."""
+
+    def redirected(self, model: str) -> None:
+        """A reader was sent to a pre-signed URL."""
+
+    def refetched(self, model: str) -> None:
+        """A piece arrived damaged and is fetched again."""
+
+    def healed(self, model: str) -> None:
+        """A blob that was not what its manifest says was removed, to be filled again."""
+
+    def evicted(self, reason: str, count: int) -> None:
+        """A blob of count bytes was removed; reason is ``"budget"``, ``"retired"`` or ``"asked"``."""
+
+    def degraded(self, reasons: tuple[str, ...]) -> None:
+        """What does not work has changed; empty when all works again."""
+
+
+class NullObserver:
+    """An observer that counts nothing."""
+
+    def fill_started(self, model: str, size_bytes: int) -> None:
+        """Ignore it."""
+
+    def fill_ended(self, model: str, outcome: str, fetched_bytes: int, seconds: float) -> None:
+        """Ignore it."""
+
+    def origin_bytes(self, model: str, count: int) -> None:
+        """Ignore it."""
+
+    def answered(self, model: str, source: str, count: int) -> None:
+        """Ignore it."""
+
+    def redirected(self, model: str) -> None:
+        """Ignore it."""
+
+    def refetched(self, model: str) -> None:
+        """Ignore it."""
+
+    def healed(self, model: str) -> None:
+        """Ignore it."""
+
+    def evicted(self, reason: str, count: int) -> None:
+        """Ignore it."""
+
+    def degraded(self, reasons: tuple[str, ...]) -> None:
+        """Ignore it."""
