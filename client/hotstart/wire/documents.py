@@ -12,11 +12,13 @@ from typing import TypeVar
 
 from .errors import FormatError, InvalidReference, quoted
 
-__all__ = ["Document", "dump_json", "load_json"]
+__all__ = ["Document", "dump_json", "load_json", "raw_member"]
 
 _MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
 # The escapes that JSON allows and UTF-8 does not, unless they come in pairs.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
 
 T = TypeVar("T")
 
@@ -47,6 +49,32 @@ def load_json(data: bytes | bytearray | memoryview, what: str) -> Document:
     if not isinstance(value, dict):
         raise FormatError(what, f"expected a JSON object, found {type(value).__name__}")
     return Document(value, what)
+
+
+def raw_member(data: bytes | bytearray | memoryview, key: str) -> bytes:
+    """Return what stands for one member, byte for byte as it was written.
+
+    Args:
+        data: a document that ``load_json`` accepts.
+        key: a member that it has.
+    """
+    text = str(data, "utf-8")
+    decoder = json.JSONDecoder()
+    position = _after_whitespace(text, 0)
+    name = None
+    while name != key:
+        # Past the { of the object, or the comma after the member before.
+        name, position = decoder.raw_decode(text, _after_whitespace(text, position + 1))
+        start = _after_whitespace(text, position) + 1
+        _, stop = decoder.raw_decode(text, _after_whitespace(text, start))
+        position = _after_whitespace(text, stop)
+    return text[start:position].encode("utf-8")
+
+
+def _after_whitespace(text: str, position: int) -> int:
+    match = _WHITESPACE.match(text, position)
+    assert match is not None
+    return match.end()
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -90,8 +90,7 @@ class FallbackManifest:
         number = document.integer("format")
         if number != FORMAT:
             raise FormatError(_WHAT, f"format {number}: this hotstart reads format {FORMAT}; upgrade it")
-        manifest_document = document.member("manifest")
-        manifest = Manifest.from_document(manifest_document)
+        manifest = Manifest.from_document(document.member("manifest"))
         model = document.check("model", check_model, document.text("model"))
         version = document.check("version", check_version, document.text("version"))
         if (model, version) != (manifest.model, manifest.version):
@@ -101,7 +100,7 @@ class FallbackManifest:
             model=model,
             version=version,
             manifest=manifest,
-            manifest_bytes=documents.dump_json(manifest_document.members),
+            manifest_bytes=documents.raw_member(data, "manifest"),
             urls=_check_urls(document.texts("urls"), manifest),
             signed_at=parse_timestamp(document.text("signed_at"), _WHAT),
             session_ends_at=None if ends is None else parse_timestamp(ends, _WHAT),

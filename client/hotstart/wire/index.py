@@ -100,7 +100,9 @@ class Index:
 
         Raises:
             AliasClash: an alias has the version's name.
+            InvalidReference: it is no version id, and would make the index unreadable.
         """
+        check_version(entry.version)
         if entry.version in self.aliases:
             raise AliasClash(self.model, entry.version, "is an alias already: choose another version id")
         if self.entry(entry.version) is not None:

@@ -17,6 +17,7 @@ from .documents import Document
 from .errors import FormatError
 from .pieces import PIECE_BYTES, Pieces, piece_count
 from .references import check_file, check_model, check_version
+from .safetensors import MAX_HEADER_BYTES
 from .timestamps import format_timestamp, parse_timestamp
 
 __all__ = ["FORMAT", "TWIN_SUFFIXES", "File", "Manifest", "OriginObject", "Representation", "Twin"]
@@ -204,15 +205,18 @@ class Manifest:
         number = document.integer("format")
         if number != FORMAT:
             raise FormatError(_WHAT, f"format {number}: this hotstart reads format {FORMAT}; upgrade it")
+        if "files" not in document.members:
+            raise FormatError(_WHAT, "files is missing")
         files = tuple(_parse_file(file) for file in document.members_of("files"))
-        paths = [file.path for file in files]
+        # Twins too: each path is a URL of its own.
+        paths = [representation.path for file in files for representation in file.representations()]
         if len(set(paths)) != len(paths):
             raise FormatError(_WHAT, "a path stands in it twice")
         return cls(
             model=document.check("model", check_model, document.text("model")),
             version=document.check("version", check_version, document.text("version")),
             published_at=parse_timestamp(document.text("published_at"), _WHAT),
-            files=files,
+            files=tuple(sorted(files, key=lambda file: file.path)),
             metadata=document.texts("metadata"),
         )
 
@@ -241,7 +245,7 @@ def _parse_file(document: Document) -> File:
     if sha256 is not None and sha256 != content_id:
         raise FormatError(document.what, "id and sha256 of a published file differ")
     pieces = document.optional_member("pieces")
-    header_length = document.optional_integer("header_length")
+    header_length = document.optional_integer("header_length", maximum=MAX_HEADER_BYTES)
     if header_length is not None and header_length + 8 > size:
         raise FormatError(document.what, f"header_length {header_length} does not fit a file of {size} bytes")
     return File(
@@ -249,11 +253,16 @@ def _parse_file(document: Document) -> File:
         size=size,
         sha256=sha256,
         id=content_id,
-        media_type=document.text("media_type"),
+        media_type=_header_value(document, "media_type"),
         origin=_parse_origin(document.member("origin")),
         header_length=header_length,
         pieces=None if pieces is None else parse_pieces(pieces, size),
-        twins=tuple(parse_twin(twin) for twin in document.members_of("twins") if _is_known_twin(twin)),
+        twins=tuple(
+            sorted(
+                (parse_twin(twin) for twin in document.members_of("twins") if _is_known_twin(twin)),
+                key=lambda twin: twin.suffix,
+            )
+        ),
     )
 
 
@@ -321,7 +330,15 @@ def _parse_origin(document: Document) -> OriginObject:
         or any(part in ("", ".", "..") for part in key.split("/"))
     ):
         raise FormatError(document.what, f"key {key[:120]!r} is not a plain relative key")
-    return OriginObject(key, document.text("etag"), document.optional_text("version_id"))
+    return OriginObject(key, _header_value(document, "etag"), document.optional_text("version_id"))
+
+
+def _header_value(document: Document, key: str) -> str:
+    # It goes into a header as it is, so nothing in it may end one.
+    text = document.text(key)
+    if not (text and text.isascii() and text.isprintable()):
+        raise FormatError(document.what, f"{key} {text[:80]!r}: expected printable ASCII")
+    return text
 
 
 def _content_id(document: Document, key: str) -> str:

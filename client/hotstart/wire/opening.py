@@ -70,15 +70,14 @@ class Opening:
             FormatError: anything else.
         """
         document = documents.load_json(data, _WHAT)
-        manifest_document = document.member("manifest")
-        manifest = Manifest.from_document(manifest_document)
-        if manifest.version != document.text("version"):
-            raise FormatError(_WHAT, "version and manifest disagree")
+        manifest = Manifest.from_document(document.member("manifest"))
+        if (manifest.model, manifest.version) != (document.text("model"), document.text("version")):
+            raise FormatError(_WHAT, "its model and version are not the manifest's")
         fallback = document.optional_member("fallback")
         cached = document.optional_member("cached")
         return cls(
             manifest=manifest,
-            manifest_bytes=documents.dump_json(manifest_document.members),
+            manifest_bytes=documents.raw_member(data, "manifest"),
             fallback=None
             if fallback is None
             else Fallback(fallback.texts("urls"), fallback.integer("expires_in_seconds")),

@@ -23,6 +23,8 @@ __all__ = [
     "subtract",
 ]
 
+# What len() and file offsets can count.
+_MAX_OFFSET = 2**63 - 1
 _ONE_RANGE = re.compile(r"bytes=[ \t]*(?:(\d{1,19})-(\d{1,19})?|-(\d{1,19}))[ \t]*", re.ASCII | re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 
@@ -35,9 +37,9 @@ class ByteRange:
     stop: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.stop:
+        if not 0 <= self.start <= self.stop <= _MAX_OFFSET:
             raise FormatError(
-                "byte range", f"start {self.start} and stop {self.stop}: expected 0 <= start <= stop"
+                "byte range", f"start {self.start} and stop {self.stop}: expected 0 <= start <= stop < 2^63"
             )
 
     def __len__(self) -> int:

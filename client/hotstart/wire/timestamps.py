@@ -14,9 +14,17 @@ _TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?Z", r
 
 
 def format_timestamp(milliseconds: int) -> str:
-    """Return milliseconds since the epoch as RFC 3339 text of fixed width."""
-    moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    """Return milliseconds since the epoch as RFC 3339 text of fixed width.
+
+    Raises:
+        FormatError: a time outside the years 1 to 9999.
+    """
+    try:
+        moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError as error:
+        raise FormatError("time", f"{milliseconds} ms: expected one within the years 1 to 9999") from error
+    # Not strftime: its %Y pads no zeros on some systems.
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def parse_timestamp(text: object, what: str) -> int:
