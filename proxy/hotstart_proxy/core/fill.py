@@ -130,11 +130,7 @@ class FillState:
         if start is None:
             return None
         stop = start
-        while (
-            stop < len(self._states)
-            and stop - start < self._longest_run
-            and self._states[stop] == _ASKED
-        ):
+        while stop < len(self._states) and stop - start < self._longest_run and self._states[stop] == _ASKED:
             self._states[stop] = _FLYING
             stop += 1
         self._asked -= stop - start

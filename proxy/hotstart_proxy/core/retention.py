@@ -1,7 +1,8 @@
 """Which versions of a model are kept, and which blobs may go, in which order.
 
-Blobs are named by their content, so versions (and models) share them: a blob may go only when every version
-that needs it may. Versions yield oldest first, so a blob is as old as the *newest* kept version that needs it.
+Blobs are named by their content, so versions (and models) share them: a blob may go only when every
+version that needs it may. Versions yield oldest first, so a blob is as old as the *newest* kept version that
+needs it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def victims(
         held: size in bytes of every held blob, by content id.
         kept: all kept versions of all models.
         needed_bytes: how much is to become free; nothing goes for 0 or less.
-        protected: blobs that stay: those that the fill's own version needs, or that nothing would be gained by.
+        protected: blobs that stay, for example those that the fill's own version needs.
 
     Returns:
         The shortest beginning of the eviction order that is enough; an empty list where even all would not

@@ -74,6 +74,8 @@ class PartialBlob(ABC):
     size: int
     done: Sequence[bool]
     """One flag a piece; pieces that survived a restart are true from the start."""
+    crc32: Sequence[int]
+    """One value a piece, meaningful where done: what an adopted file's digests are learned from."""
 
     @abstractmethod
     async def write(self, piece: int, data: bytes | bytearray | memoryview, crc32: int) -> None:
@@ -87,13 +89,26 @@ class PartialBlob(ABC):
     async def commit(self, sha256: str | None) -> None:
         """Make the blob visible, atomically and durably, once every piece is done.
 
+        The partial blob stays readable until it is closed.
+
         Raises:
-            IntegrityError: the whole has another sha256; the partial blob is gone.
+            IntegrityError: the whole has another sha256; the partial blob is discarded.
+            StoreError: the store failed; nothing is visible.
         """
 
     @abstractmethod
-    async def close(self, *, keep: bool) -> None:
-        """Let go; keep leaves verified pieces for a later fill to resume. Idempotent, also after commit."""
+    async def discard(self) -> None:
+        """Give up what was filled, so that a new fill begins from nothing; readable until closed. Idempotent.
+
+        Its space is free once it is closed.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go; unless committed or discarded, verified pieces stay for a later fill to resume. Idempotent.
+
+        Nothing that parts gave may be used any more.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +143,19 @@ class Store(ABC):
 
         Raises:
             NeverFits, NoSpaceNow: nothing was reserved.
-            StoreError: the store failed.
+            StoreError: the store failed, or another process fills this blob.
         """
 
     @abstractmethod
+    async def drop_partials(self, idle_seconds: float) -> int:
+        """Drop partial blobs that nobody fills and that were last written so long ago; return bytes freed."""
+
+    @abstractmethod
     async def delete(self, content_id: str) -> bool:
-        """Remove a blob; False if there is none or it is in use."""
+        """Remove a blob; False if there is none or it is in use by another process (mapped).
+
+        Whoever has it open here goes on reading; its space is free once all have closed it.
+        """
 
     @abstractmethod
     def blobs(self) -> Mapping[str, int]:
