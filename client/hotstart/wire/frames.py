@@ -14,7 +14,7 @@ from .pieces import PIECE_BYTES
 if TYPE_CHECKING:
     import zstandard
 
-__all__ = ["FRAME_BYTES", "FRAME_MAGIC", "FrameDecoder", "check_frame", "stored_limit"]
+__all__ = ["FRAME_BYTES", "FRAME_MAGIC", "FrameDecoder", "check_frame", "content_limit", "stored_limit"]
 
 FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 # The most content in a frame of tensor data: as a piece, since 256 KiB to 4 MiB compress alike and fewer
@@ -36,6 +36,11 @@ def stored_limit(content_bytes: int) -> int:
     return content_bytes + (content_bytes >> 8) + 128
 
 
+def content_limit(stored_bytes: int) -> int:
+    """Return the most bytes that a frame of stored_bytes can decode to: blocks of one repeated byte."""
+    return stored_bytes // (_BLOCK_HEADER_BYTES + 1) * _MAX_BLOCK_BYTES
+
+
 def check_frame(frame: memoryview, content_bytes: int) -> None:
     """Check all of a frame that decoding does not: its parameters and where its blocks end.
 
@@ -45,11 +50,11 @@ def check_frame(frame: memoryview, content_bytes: int) -> None:
 
     Raises:
         FormatError: no frame, no checksum, no or another content size, a dictionary, a window beyond 8 MiB,
-            or blocks that do not end exactly 4 bytes before the end.
+            blocks that do not end exactly 4 bytes before the end, or that cannot hold so much.
     """
     position, largest_block = _check_parameters(frame, content_bytes)
     end = len(frame) - _CHECKSUM_BYTES
-    last = 0
+    last = most = 0
     while not last:
         if position + _BLOCK_HEADER_BYTES > end:
             raise FormatError(_WHAT, f"ends after {len(frame)} bytes, before its last block: truncated")
@@ -59,11 +64,14 @@ def check_frame(frame: memoryview, content_bytes: int) -> None:
             raise FormatError(_WHAT, f"block of unknown type {kind} at byte {position}")
         if size > largest_block:
             raise FormatError(_WHAT, f"block of {size} bytes at byte {position}: at most {largest_block}")
+        most += largest_block if kind == _COMPRESSED else size
         position += _BLOCK_HEADER_BYTES + (1 if kind == _RLE else size)
     if position > end:
         raise FormatError(_WHAT, f"its last {position - end} bytes are missing: truncated")
     if position < end:
         raise FormatError(_WHAT, f"{end - position} bytes follow its end")
+    if most < content_bytes:
+        raise FormatError(_WHAT, f"claims {content_bytes} bytes of content: its blocks hold at most {most}")
 
 
 def _check_parameters(frame: memoryview, content_bytes: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import FormatError
-from .frames import FRAME_BYTES, stored_limit
+from .frames import FRAME_BYTES, content_limit, stored_limit
 from .ranges import ByteRange
 from .safetensors import LENGTH_BYTES, MAX_HEADER_BYTES
 
@@ -117,11 +117,16 @@ class SeekTable:
 
     def frames_for(self, wanted: ByteRange) -> tuple[FrameEntry, ...]:
         """Return the frames that hold bytes of wanted, in order; none for an empty range or past the end."""
+        indices = self.indices_for(wanted)
+        return self.entries[indices.start : indices.stop]
+
+    def indices_for(self, wanted: ByteRange) -> range:
+        """Return the places in ``entries`` of what ``frames_for`` returns."""
         if wanted.start == wanted.stop:
-            return ()
+            return range(0)
         first = bisect_right(self.entries, wanted.start, key=lambda entry: entry.content.stop)
         after = bisect_left(self.entries, wanted.stop, key=lambda entry: entry.content.start)
-        return self.entries[first:after]
+        return range(first, after)
 
     def check_sizes(self, content_bytes: int, stored_bytes: int) -> None:
         """Compare the table with the sizes that are known from elsewhere.
@@ -174,9 +179,9 @@ def _check_sizes(index: int, content_bytes: int, stored_bytes: int) -> None:
     most = FRAME_BYTES if index else _MAX_FRAME_0_BYTES
     if not 1 <= content_bytes <= most:
         raise FormatError(_WHAT, f"frame {index}: {content_bytes} bytes of content, expected 1 to {most}")
-    if not 1 <= stored_bytes <= stored_limit(content_bytes):
+    # The second bound keeps a few hostile bytes from reserving megabytes.
+    if not 1 <= stored_bytes <= stored_limit(content_bytes) or content_bytes > content_limit(stored_bytes):
         raise FormatError(
             _WHAT,
-            f"frame {index}: {stored_bytes} bytes for {content_bytes} of content, "
-            f"expected 1 to {stored_limit(content_bytes)}",
+            f"frame {index}: {stored_bytes} bytes for {content_bytes} of content, which zstd never makes",
         )
