@@ -9,7 +9,6 @@ DEFAULT_MEDIA_TYPE = "application/octet-stream"
 ZSTD_MEDIA_TYPE = "application/zstd"
 _BY_SUFFIX = {
     "csv": "text/csv; charset=utf-8",
-    "html": "text/html; charset=utf-8",
     "jinja": "text/plain; charset=utf-8",
     "jpeg": "image/jpeg",
     "jpg": "image/jpeg",
@@ -31,5 +30,5 @@ _BY_SUFFIX = {
 
 def media_type(path: str) -> str:
     """Return the Content-Type of a file of this path."""
-    name = path.rpartition("/")[2]
-    return _BY_SUFFIX.get(name.rpartition(".")[2].lower(), DEFAULT_MEDIA_TYPE)
+    stem, _, suffix = path.rpartition("/")[2].rpartition(".")
+    return _BY_SUFFIX.get(suffix.lower(), DEFAULT_MEDIA_TYPE) if stem else DEFAULT_MEDIA_TYPE
