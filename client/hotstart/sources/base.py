@@ -35,13 +35,23 @@ class SourceError(HotstartError):
         doing: what was attempted.
         reason: what happened, in words that help.
         transient: asking the same source again may help.
+        retry_after_seconds: how long the source asks to be left alone; None where it does not say.
     """
 
-    def __init__(self, source: str, doing: str, reason: str, *, transient: bool) -> None:
+    def __init__(
+        self,
+        source: str,
+        doing: str,
+        reason: str,
+        *,
+        transient: bool,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         self.source = source
         self.doing = doing
         self.reason = reason
         self.transient = transient
+        self.retry_after_seconds = retry_after_seconds
         super().__init__(f"{source}: {doing}: {reason}")
 
 
@@ -110,10 +120,15 @@ class Source(ABC):
     kind: SourceKind
     name: str
     """For reports and errors, without secrets: ``proxy http://127.0.0.1:8470``."""
+    is_local: bool = False
+    """On this host: moving bytes costs less than decoding a twin would."""
 
     @abstractmethod
     def has(self, representation: Representation) -> bool:
-        """Tell, without I/O, whether this source can be asked for the representation."""
+        """Tell, without asking anyone, whether this source can be asked for the representation.
+
+        The shared volume looks into its directory; nothing else does any I/O here.
+        """
 
     @abstractmethod
     def session(self) -> Session:

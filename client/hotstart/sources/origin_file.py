@@ -1,0 +1,195 @@
+"""A directory as the origin, read by the client itself."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+
+from hotstart.wire.catalog import ListedObject, Listing, ObjectBytes
+from hotstart.wire.manifest import File, Representation
+from hotstart.wire.ranges import ByteRange
+
+from .base import Body, Session, SourceError
+from .origin import MAX_DOCUMENT_BYTES, Origin
+
+__all__ = ["DirectoryOrigin"]
+
+
+def _etag(found: os.stat_result) -> str:
+    """Return what stays for a file that is left alone and changes for one that is replaced or written to."""
+    return f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
+
+
+class DirectoryOrigin(Origin):
+    """A directory tree in origin layout 1."""
+
+    is_local = True
+    endpoint = "file://"
+    prefix = ""
+
+    def __init__(self, directory: str) -> None:
+        """Read below directory, an absolute path."""
+        self.url = f"file://{directory}"
+        self.name = f"origin {self.url}"
+        self.bucket = directory
+        self._root = Path(directory)
+
+    def has(self, representation: Representation) -> bool:
+        return True
+
+    def session(self) -> Session:
+        return _FileSession(self)
+
+    def open(self, key: str, doing: str) -> io.FileIO | None:
+        """Open an object; None if there is none.
+
+        Raises:
+            SourceError: it cannot be read, or the directory itself is not there.
+        """
+        try:
+            file = io.FileIO(self._root / key)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            self._check_root(doing)
+            return None
+        except OSError as error:
+            raise self.failure(doing, error) from error
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            return None
+        return file
+
+    def _check_root(self, doing: str) -> None:
+        # An unmounted volume is "cannot", and must not look like "there is no such model".
+        if not self._root.is_dir():
+            raise SourceError(self.name, doing, "there is no such directory", transient=False)
+
+    def failure(self, doing: str, error: OSError) -> SourceError:
+        """Return what an error of the file system means to a caller."""
+        return SourceError(self.name, doing, str(error), transient=False)
+
+    def read(self, key: str, known_etag: str | None, doing: str) -> ObjectBytes | None:
+        file = self.open(key, doing)
+        if file is None:
+            return None
+        with file:
+            found = os.fstat(file.fileno())
+            etag, last_modified = _etag(found), found.st_mtime_ns // 1_000_000
+            if etag == known_etag:
+                return ObjectBytes(None, etag, last_modified)
+            if found.st_size > MAX_DOCUMENT_BYTES:
+                reason = f"{key} has {found.st_size} bytes: expected at most {MAX_DOCUMENT_BYTES}"
+                raise SourceError(self.name, doing, reason, transient=False)
+            try:
+                return ObjectBytes(file.readall(), etag, last_modified)
+            except OSError as error:
+                raise self.failure(doing, error) from error
+
+    def listing(self, prefix: str, *, recursive: bool, doing: str) -> Listing:
+        objects: list[ListedObject] = []
+        folders: list[str] = []
+        try:
+            self._walk(prefix, objects, folders, recursive=recursive)
+        except OSError as error:
+            raise self.failure(doing, error) from error
+        if not objects and not folders:
+            self._check_root(doing)
+        return Listing(tuple(sorted(objects, key=lambda item: item.key)), tuple(sorted(folders)))
+
+    def _walk(self, prefix: str, objects: list[ListedObject], folders: list[str], *, recursive: bool) -> None:
+        try:
+            entries = list(os.scandir(self._root / prefix))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            key = prefix + entry.name
+            try:
+                found = entry.stat()
+            except FileNotFoundError:
+                # Removed since it was listed, or a link to nothing.
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                if recursive:
+                    self._walk(f"{key}/", objects, folders, recursive=True)
+                else:
+                    folders.append(f"{key}/")
+            elif stat.S_ISREG(found.st_mode):
+                objects.append(ListedObject(key, found.st_size, _etag(found), found.st_mtime_ns // 1_000_000))
+
+
+class _FileSession(Session):
+    def __init__(self, origin: DirectoryOrigin) -> None:
+        self._origin = origin
+        self.is_closed = False
+
+    def fetch(self, file: File, representation: Representation, wanted: ByteRange) -> Body:
+        key = representation.origin.key
+        doing = f"reading bytes {wanted.start} to {wanted.stop} of {key}"
+        opened = self._origin.open(key, doing)
+        if opened is None:
+            raise SourceError(self._origin.name, doing, "there is no such file any more", transient=False)
+        try:
+            body = _FileBody(self, self._origin, opened, representation, wanted, doing)
+            body.check_unchanged()
+            opened.seek(wanted.start)
+        except BaseException:
+            opened.close()
+            raise
+        return body
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class _FileBody(Body):
+    def __init__(
+        self,
+        session: _FileSession,
+        origin: DirectoryOrigin,
+        file: io.FileIO,
+        representation: Representation,
+        wanted: ByteRange,
+        doing: str,
+    ) -> None:
+        self.length = len(wanted)
+        self._left = self.length
+        self._session = session
+        self._origin = origin
+        self._file = file
+        self._representation = representation
+        self._doing = doing
+
+    def check_unchanged(self) -> None:
+        """Compare the open file with the manifest.
+
+        Raises:
+            SourceError: it is another file, or was written to.
+        """
+        found = os.fstat(self._file.fileno())
+        if found.st_size != self._representation.size or _etag(found) != self._representation.origin.etag:
+            raise SourceError(
+                self._origin.name,
+                self._doing,
+                "the file was replaced or written to since it was published or adopted",
+                transient=False,
+            )
+
+    def readinto(self, buffer: memoryview) -> int:
+        if not self._left:
+            return 0
+        if self._session.is_closed:
+            raise SourceError(self._origin.name, self._doing, "it was closed from our side", transient=False)
+        try:
+            count = self._file.readinto(buffer[: self._left])
+        except OSError as error:
+            raise self._origin.failure(self._doing, error) from error
+        # After the read: whatever was written before it has moved the file's time.
+        self.check_unchanged()
+        if not count:
+            raise SourceError(self._origin.name, self._doing, "the file is cut short", transient=False)
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
