@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from . import documents
 from .digests import adopted_id, sha256_id
@@ -21,7 +21,6 @@ from .references import DEFAULT_ORGANISATION, RESERVED_PREFIX, check_file, check
 
 __all__ = [
     "ADOPTION_AGE_MS",
-    "DEFAULT_TEMPLATE",
     "AdoptableFile",
     "Ignored",
     "Layout",
@@ -68,15 +67,17 @@ class AdoptableFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where models, versions and files stand in keys.
+    """Where models, versions and files stand in keys; ``Layout()`` is that of published versions too.
 
     Attributes:
         template: as given, for messages.
         levels: one an outer segment: ``{org}``, ``{name}``, ``{version}``, or a literal.
     """
 
-    template: str
-    levels: tuple[str, ...]
+    DEFAULT: ClassVar[str] = "{model}/{version}/{file}"
+
+    template: str = DEFAULT
+    levels: tuple[str, ...] = (_ORG, _NAME, _VERSION)
 
     @classmethod
     def parse(cls, template: str) -> Layout:
@@ -167,11 +168,8 @@ class Layout:
         return Match(model, version, check_file("/".join(segments[len(self.levels) :])))
 
 
-DEFAULT_TEMPLATE = "{model}/{version}/{file}"
-
-
 def _layout_error(template: str, reason: str) -> FormatError:
-    return FormatError("layout", f"{template[:200]!r}: {reason}, as in {DEFAULT_TEMPLATE}")
+    return FormatError("layout", f"{template[:200]!r}: {reason}, as in {Layout.DEFAULT}")
 
 
 def _check_literal(template: str, segment: str) -> str:
