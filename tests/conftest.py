@@ -9,8 +9,7 @@ import pytest
 
 from tests.support.deadlines import TIME_SCALE
 from tests.support.processes import Processes
-
-pytest_plugins = ["tests.support.s3"]
+from tests.support.s3 import S3Server
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,3 +28,16 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     """Starts processes that end with the test; what they printed is shown if it fails."""
     with Processes(tmp_path / "processes") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One server for the whole run: use a bucket of your own, and start another one to stop or kill it."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> str:
+    """A bucket that no other test uses."""
+    return s3_server.create_bucket()

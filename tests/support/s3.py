@@ -15,12 +15,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
@@ -288,16 +287,3 @@ class S3Server:
         with urllib.request.urlopen(url, timeout=10) as answer:
             text = answer.read().decode()
         return next((int(float(value)) for name, value in _SENT.findall(text) if name == bucket), 0)
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One server for the whole run: use a bucket of your own, and start another one to stop or kill it."""
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture
-def s3_bucket(s3_server: S3Server) -> str:
-    """A bucket that no other test uses."""
-    return s3_server.create_bucket()
