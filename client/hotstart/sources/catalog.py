@@ -6,6 +6,7 @@ import time
 
 from hotstart.wire.adoption import Layout
 from hotstart.wire.catalog import Catalog, Survey
+from hotstart.wire.digests import sha256_id
 from hotstart.wire.errors import FormatError
 from hotstart.wire.index import Index
 from hotstart.wire.manifest import Manifest
@@ -19,7 +20,7 @@ __all__ = ["list_models", "model_index", "open_version", "survey"]
 
 
 def _catalog(origin: Origin, layout: Layout | None) -> Catalog:
-    return Catalog(layout or Layout.parse(Layout.DEFAULT), origin.endpoint, origin.bucket, origin.prefix)
+    return Catalog(layout or Layout(), origin.endpoint, origin.bucket, origin.prefix)
 
 
 def _now_ms() -> int:
@@ -70,6 +71,10 @@ def open_version(origin: Origin, reference: Reference, layout: Layout | None = N
     data = perform(origin, plan, doing)
     if data is None:
         raise SourceError(origin.name, doing, f"version {version} has no manifest", transient=False)
+    entry = index.entry(version)
+    if entry is not None and entry.manifest_id not in (None, sha256_id(data)):
+        # Of a published version this is damage; an adopted folder may have changed since the index was read.
+        raise SourceError(origin.name, doing, "the manifest is not the one in the index", transient=True)
     try:
         manifest = Manifest.parse(data)
     except FormatError as error:

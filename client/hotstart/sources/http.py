@@ -27,7 +27,7 @@ from hotstart.wire.ranges import ByteRange, parse_content_range
 from .base import Body, SourceError
 from .endpoints import Endpoint, mask_queries
 
-__all__ = ["CONNECT_SECONDS", "IDLE_SECONDS", "Connection", "Response", "check_range", "refused"]
+__all__ = ["CONNECT_SECONDS", "IDLE_SECONDS", "Connection", "Refusal", "Response", "check_range", "refused"]
 
 # A proxy on this host or subnet answers in milliseconds and S3 in tens of them; whoever has not answered
 # after this long is not there, and the next source is.
@@ -332,14 +332,22 @@ class Response(Body):
         self._answer.close()
 
 
-def refused(response: Response) -> SourceError:
-    """Return the error that a status other than the expected ones means; reads and closes the answer."""
-    with response:
+class Refusal(SourceError):
+    """A status other than the one that was hoped for.
+
+    Attributes:
+        status: HTTP status.
+        code: S3's word for what is wrong (``NoSuchKey``); empty where there is none.
+    """
+
+    def __init__(self, response: Response, reason: str, code: str) -> None:
+        self.status = response.status
+        self.code = code
         retry_after = response.header("Retry-After") or ""
-        return SourceError(
+        super().__init__(
             response.source,
             response.doing,
-            f"HTTP {response.status}{_explanation(response)}",
+            reason,
             transient=response.status in _TRANSIENT_STATUSES,
             retry_after_seconds=min(float(retry_after), _MAX_RETRY_AFTER_SECONDS)
             if retry_after.isascii() and retry_after.isdigit()
@@ -347,12 +355,25 @@ def refused(response: Response) -> SourceError:
         )
 
 
-def _explanation(response: Response) -> str:
+def refused(response: Response, more: str = "") -> Refusal:
+    """Return the error that a status other than the expected ones means; reads and closes the answer.
+
+    Args:
+        response: the answer.
+        more: what to say beyond what the answer says.
+    """
+    with response:
+        try:
+            text = response.read(_MAX_EXPLANATION_BYTES).decode("utf-8", "replace")
+        except SourceError:
+            text = ""
+    code = next((match[2] for match in _XML_CODE.finditer(text) if match[1] == "Code"), "")
+    reason = f"HTTP {response.status}{_explanation(response, text)}"
+    return Refusal(response, f"{reason}; {more}" if more else reason, code)
+
+
+def _explanation(response: Response, text: str) -> str:
     """Return ``: title: detail`` of a problem document (RFC 9457) or S3's XML; empty if it is neither."""
-    try:
-        text = response.read(_MAX_EXPLANATION_BYTES).decode("utf-8", "replace")
-    except SourceError:
-        return ""
     media_type = (response.header("Content-Type") or "").partition(";")[0].strip()
     if media_type in ("application/problem+json", "application/json"):
         try:
@@ -379,6 +400,8 @@ def check_range(response: Response, wanted: ByteRange, size: int, etag: str) -> 
     Raises:
         SourceError: any other status, range, length or ETag.
     """
+    if response.status == 412:
+        raise refused(response, "the object there is no longer the one in the manifest")
     if response.status not in (200, 206):
         raise refused(response)
     fault = _range_fault(response, wanted, size, etag)

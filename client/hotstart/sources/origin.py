@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from types import TracebackType
 from typing import TypeVar
 
 from hotstart.wire.catalog import Listing, ListObjects, ObjectBytes, Plan, ReadObject
+from hotstart.wire.errors import FormatError
 
-from .base import Source, SourceKind
+from .base import Source, SourceError, SourceKind
 
-__all__ = ["Origin", "perform"]
+__all__ = ["MAX_DOCUMENT_BYTES", "Origin", "OriginReader", "perform"]
 
 T = TypeVar("T")
 
 # The largest document of an origin is a manifest; more than its parser takes need not be read.
 MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
+
+
+class OriginReader(ABC):
+    """Reads small objects and listings, for one thread and one purpose. A context manager."""
+
+    @abstractmethod
+    def read(self, key: str, known_etag: str | None) -> ObjectBytes | None:
+        """Read a small object whole; None if there is none, without data if it still has known_etag.
+
+        Raises:
+            SourceError: anything else.
+        """
+
+    @abstractmethod
+    def listing(self, prefix: str, *, recursive: bool) -> Listing:
+        """List what lies under prefix, sorted (errors as read)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the connection; idempotent."""
+
+    def __enter__(self) -> OriginReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Origin(Source):
@@ -34,37 +64,36 @@ class Origin(Source):
     prefix: str
 
     @abstractmethod
-    def read(self, key: str, known_etag: str | None, doing: str) -> ObjectBytes | None:
-        """Read a small object whole; None if there is none, without data if it still has known_etag.
-
-        Raises:
-            SourceError: anything else.
-        """
-
-    @abstractmethod
-    def listing(self, prefix: str, *, recursive: bool, doing: str) -> Listing:
-        """List what lies under prefix (errors as read)."""
+    def reader(self, doing: str) -> OriginReader:
+        """Return a reader whose errors say what it was for."""
 
 
 def perform(origin: Origin, plan: Plan[T], doing: str) -> T:
     """Carry out a plan's requests one after the other and return its result.
 
     Raises:
-        SourceError: the origin failed.
-        FormatError: a document there is malformed.
+        SourceError: the origin failed, or a document there is malformed.
     """
+    try:
+        with origin.reader(doing) as reader:
+            return _drive(reader, plan)
+    except FormatError as error:
+        raise SourceError(origin.name, doing, str(error), transient=False) from error
+    finally:
+        plan.close()
+
+
+def _drive(reader: OriginReader, plan: Plan[T]) -> T:
     answer: ObjectBytes | Listing | None = None
     try:
         request = next(plan)
         while True:
             match request:
                 case ReadObject(key, known_etag):
-                    answer = origin.read(key, known_etag, doing)
+                    answer = reader.read(key, known_etag)
                 case ListObjects(prefix, recursive):
-                    answer = origin.listing(prefix, recursive=recursive, doing=doing)
+                    answer = reader.listing(prefix, recursive=recursive)
             request = plan.send(answer)
     except StopIteration as end:
         result: T = end.value
         return result
-    finally:
-        plan.close()

@@ -12,7 +12,7 @@ from hotstart.wire.manifest import File, Representation
 from hotstart.wire.ranges import ByteRange
 
 from .base import Body, Session, SourceError
-from .origin import MAX_DOCUMENT_BYTES, Origin
+from .origin import MAX_DOCUMENT_BYTES, Origin, OriginReader
 
 __all__ = ["DirectoryOrigin"]
 
@@ -51,7 +51,7 @@ class DirectoryOrigin(Origin):
         try:
             file = io.FileIO(self._root / key)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            self._check_root(doing)
+            self.check_root(doing)
             return None
         except OSError as error:
             raise self.failure(doing, error) from error
@@ -60,7 +60,7 @@ class DirectoryOrigin(Origin):
             return None
         return file
 
-    def _check_root(self, doing: str) -> None:
+    def check_root(self, doing: str) -> None:
         # An unmounted volume is "cannot", and must not look like "there is no such model".
         if not self._root.is_dir():
             raise SourceError(self.name, doing, "there is no such directory", transient=False)
@@ -69,8 +69,21 @@ class DirectoryOrigin(Origin):
         """Return what an error of the file system means to a caller."""
         return SourceError(self.name, doing, str(error), transient=False)
 
-    def read(self, key: str, known_etag: str | None, doing: str) -> ObjectBytes | None:
-        file = self.open(key, doing)
+    def reader(self, doing: str) -> OriginReader:
+        return _DirectoryReader(self, self._root, doing)
+
+
+class _DirectoryReader(OriginReader):
+    def __init__(self, origin: DirectoryOrigin, root: Path, doing: str) -> None:
+        self._origin = origin
+        self._root = root
+        self._doing = doing
+
+    def close(self) -> None:
+        pass
+
+    def read(self, key: str, known_etag: str | None) -> ObjectBytes | None:
+        file = self._origin.open(key, self._doing)
         if file is None:
             return None
         with file:
@@ -80,21 +93,21 @@ class DirectoryOrigin(Origin):
                 return ObjectBytes(None, etag, last_modified)
             if found.st_size > MAX_DOCUMENT_BYTES:
                 reason = f"{key} has {found.st_size} bytes: expected at most {MAX_DOCUMENT_BYTES}"
-                raise SourceError(self.name, doing, reason, transient=False)
+                raise SourceError(self._origin.name, self._doing, reason, transient=False)
             try:
                 return ObjectBytes(file.readall(), etag, last_modified)
             except OSError as error:
-                raise self.failure(doing, error) from error
+                raise self._origin.failure(self._doing, error) from error
 
-    def listing(self, prefix: str, *, recursive: bool, doing: str) -> Listing:
+    def listing(self, prefix: str, *, recursive: bool) -> Listing:
         objects: list[ListedObject] = []
         folders: list[str] = []
         try:
             self._walk(prefix, objects, folders, recursive=recursive)
         except OSError as error:
-            raise self.failure(doing, error) from error
+            raise self._origin.failure(self._doing, error) from error
         if not objects and not folders:
-            self._check_root(doing)
+            self._origin.check_root(self._doing)
         return Listing(tuple(sorted(objects, key=lambda item: item.key)), tuple(sorted(folders)))
 
     def _walk(self, prefix: str, objects: list[ListedObject], folders: list[str], *, recursive: bool) -> None:

@@ -11,12 +11,12 @@ from hotstart.wire.ranges import ByteRange
 
 from .base import Body, Session, Source, SourceError, SourceKind
 from .endpoints import InvalidUrl, parse_url
-from .http import Connection, check_range, refused
+from .http import Connection, Refusal, check_range
 
 __all__ = ["PresignedSource"]
 
 # What S3 says of an expired or revoked URL; some servers say 400 or 401 for a session token that has ended.
-_REFUSALS = frozenset((400, 401, 403))
+_EXPIRED = frozenset((400, 401, 403))
 
 
 @dataclass(slots=True)
@@ -113,11 +113,15 @@ class _PresignedSession(Session):
         signed = self._source.signed()
         try:
             return self._attempt(signed, representation, wanted, doing)
-        except _Refused as refusal:
+        except Refusal as refusal:
+            if refusal.status not in _EXPIRED:
+                raise
             signed = self._source.refreshed(signed, refusal)
         try:
             return self._attempt(signed, representation, wanted, doing)
-        except _Refused as second_refusal:
+        except Refusal as second_refusal:
+            if second_refusal.status not in _EXPIRED:
+                raise
             raise self._source.expired(second_refusal, "fresh URLs are refused too") from second_refusal
 
     def _attempt(
@@ -141,11 +145,6 @@ class _PresignedSession(Session):
         # Only what was signed must stay as it was; other headers are free.
         headers = {"Range": wanted.header(), "If-Match": origin.etag}
         response = connection.request("GET", target, headers, doing=doing)
-        if response.status == 412:
-            raise replaced(refused(response))
-        if response.status in _REFUSALS:
-            refusal = refused(response)
-            raise _Refused(refusal.source, refusal.doing, refusal.reason, transient=False)
         body = check_range(response, wanted, representation.size, origin.etag)
         signed.proven = True
         return body
@@ -154,13 +153,3 @@ class _PresignedSession(Session):
         self._closed = True
         if self._connection is not None:
             self._connection.close()
-
-
-class _Refused(SourceError):
-    """The origin does not take the URL any more, or never did."""
-
-
-def replaced(error: SourceError) -> SourceError:
-    """Return the error of an origin that says that its object is not the manifest's (412)."""
-    reason = f"the object at the origin is no longer the one in the manifest ({error.reason})"
-    return SourceError(error.source, error.doing, reason, transient=False)
