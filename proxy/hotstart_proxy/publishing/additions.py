@@ -1,0 +1,223 @@
+"""Adding twins to an adopted version: nothing that is there is touched, one document more names the twins."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hotstart.wire.adoption import Layout
+from hotstart.wire.catalog import Catalog
+from hotstart.wire.errors import FormatError
+from hotstart.wire.layout import twins_key, version_prefix
+from hotstart.wire.manifest import File, Manifest
+from hotstart.wire.media_types import ZSTD_MEDIA_TYPE
+from hotstart.wire.ranges import ByteRange
+from hotstart.wire.references import Reference
+from hotstart.wire.twins import AddedTwin, AddedTwins
+from hotstart_proxy.origins.base import AlreadyExists, Origin
+from hotstart_proxy.origins.catalog import perform
+
+from .aliases import catalog_of
+from .errors import NoRoom, UnknownVersion, VersionRefused
+from .folder import SAFETENSORS_SUFFIX, Signature, SourceFile
+from .inventory import read_header
+from .jobs import in_thread, run_bounded, usable_cpus
+from .progress import NoProgress, Progress, Stage
+from .publisher import Outcome, PublishedTwin
+from .twins import ZSTD_SUFFIX, frame_file
+from .uploads import Uploader
+from .version_states import exact_version, read_version_state
+
+__all__ = ["TwinsAdded", "add_twins"]
+
+# Each lies in the temporary folder together with its twin.
+_FILES_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TwinsAdded:
+    """What adding twins did.
+
+    Attributes:
+        outcome: UNCHANGED where it had twins already, or none would be worth it.
+        twins: those it has now.
+        sent_objects: how many of them were sent.
+        sent_bytes: bytes of those.
+    """
+
+    model: str
+    version: str
+    outcome: Outcome
+    twins: tuple[PublishedTwin, ...]
+    sent_objects: int = 0
+    sent_bytes: int = 0
+
+
+async def add_twins(
+    origin: Origin, reference: Reference, layout: Layout, now_ms: int, progress: Progress | None = None
+) -> TwinsAdded:
+    """Make zstd-framed twins for the Safetensors files of an adopted version.
+
+    Cancelled, it leaves nothing on this machine, and at the origin twins that no document names: they do not
+    count, and the same call goes on with them.
+
+    Args:
+        origin: entered.
+        reference: must name a version.
+        layout: where adopted versions lie.
+        now_ms: milliseconds since the epoch.
+        progress: a watcher.
+
+    Raises:
+        VersionRefused: it is published, so its twins were made then; or its files were replaced since it got
+            twins.
+        UnknownVersion: there is no such version, or it is not adopted (yet).
+        FormatError: one of its Safetensors files is malformed.
+        NoRoom: files do not fit the temporary folder.
+        OriginUnfit: the origin ignores conditions on writes.
+        InvalidReference, OriginError
+    """
+    model, version = exact_version(reference)
+    watcher = progress or NoProgress()
+    manifest = await _adopted_manifest(origin, model, version, layout, now_ms)
+    there = await _twins_there(origin, manifest)
+    if there is not None:
+        return TwinsAdded(model, version, Outcome.UNCHANGED, there)
+    await origin.check_publishable()
+    listing = await origin.list(version_prefix(model, version), recursive=True)
+    uploader = Uploader(origin, model, version, {item.key for item in listing.objects}, watcher)
+    files = [file for file in manifest.files if file.path.endswith(SAFETENSORS_SUFFIX)]
+    watcher.expect(Stage.FETCHING, sum(file.size for file in files))
+    watcher.expect(Stage.FRAMING, sum(file.size for file in files))
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="hotstart-publish-")
+    except OSError as error:
+        raise NoRoom(tempfile.gettempdir(), error.strerror or str(error)) from error
+    with temporary as room:
+        results = await run_bounded(
+            _FILES_AT_ONCE,
+            [
+                partial(_add_twin, origin, uploader, file, Path(room) / str(number), watcher)
+                for number, file in enumerate(files)
+            ],
+        )
+    made = [result for result in results if result is not None]
+    if made:
+        added = AddedTwins(model, version, ZSTD_SUFFIX, tuple(twin for twin, _ in made))
+        await _put_document(origin, added)
+    sizes = {file.path: file.size for file in files}
+    return TwinsAdded(
+        model=model,
+        version=version,
+        outcome=Outcome.PUBLISHED if made else Outcome.UNCHANGED,
+        twins=tuple(
+            PublishedTwin(item.path + ZSTD_SUFFIX, item.twin.size, sizes[item.path]) for item, _ in made
+        ),
+        sent_objects=sum(sent for _, sent in made),
+        sent_bytes=sum(item.twin.size for item, sent in made if sent),
+    )
+
+
+async def _adopted_manifest(
+    origin: Origin, model: str, version: str, layout: Layout, now_ms: int
+) -> Manifest:
+    state = await read_version_state(origin, model, version)
+    if state.manifest is not None:
+        raise VersionRefused(
+            model,
+            version,
+            "is published: its twins were made as it was published, where they pay, and its manifest never "
+            "changes",
+        )
+    if state.claim is not None:
+        raise VersionRefused(
+            model, version, "is a publish that has not finished: publish the folder again, twins come with it"
+        )
+    catalog = catalog_of(origin, layout)
+    data = await perform(origin, catalog.manifest(model, version, now_ms))
+    if data is None:
+        raise await _why_not_adopted(origin, catalog, model, version, now_ms)
+    return Manifest.parse(data)
+
+
+async def _why_not_adopted(
+    origin: Origin, catalog: Catalog, model: str, version: str, now_ms: int
+) -> UnknownVersion | VersionRefused:
+    survey = await perform(origin, catalog.survey(model, now_ms))
+    prefix = catalog.layout.version_prefix(model, version)
+    for ignored in survey.ignored:
+        if prefix is not None and ignored.key.startswith(prefix):
+            return VersionRefused(model, version, f"is not adopted: {ignored.key} {ignored.reason}")
+    known = () if survey.index is None else [entry.version for entry in reversed(survey.index.versions)]
+    return UnknownVersion(origin.url, f"version {model}@{version}", known)
+
+
+async def _twins_there(origin: Origin, manifest: Manifest) -> tuple[PublishedTwin, ...] | None:
+    """Return the twins that were added before; None where there is no document of them."""
+    key = twins_key(manifest.model, manifest.version, ZSTD_SUFFIX)
+    found = await origin.read(key)
+    if found is None or found.data is None:
+        return None
+    ids = {file.path: file.id for file in manifest.files}
+    stale = [item.path for item in AddedTwins.parse(found.data).twins if ids.get(item.path) != item.file_id]
+    if stale:
+        raise VersionRefused(
+            manifest.model,
+            manifest.version,
+            f"got twins before {', '.join(stale[:5])} was replaced, and those no longer count: delete {key} "
+            f"and the {ZSTD_SUFFIX} objects beside the files, then run this again",
+        )
+    return tuple(
+        PublishedTwin(file.path + twin.suffix, twin.size, file.size)
+        for file in manifest.files
+        for twin in file.twins
+        if twin.suffix == ZSTD_SUFFIX
+    )
+
+
+async def _add_twin(
+    origin: Origin, uploader: Uploader, file: File, room: Path, progress: Progress
+) -> tuple[AddedTwin, bool] | None:
+    """Fetch a file, frame it, put its twin; return it and whether it was sent, or None if it does not pay."""
+    source = await _fetch(origin, file, room, progress)
+    try:
+        header = await in_thread(lambda stop: read_header(source))
+    except FormatError as error:
+        raise FormatError(f"{error.what} of {file.path}", error.reason) from error
+    destination = room.with_name(room.name + ZSTD_SUFFIX)
+    advance = partial(progress.advance, Stage.FRAMING)
+    made = await in_thread(partial(frame_file, source, header, None, destination, usable_cpus(), advance))
+    source.location.unlink()
+    path = file.path + ZSTD_SUFFIX
+    if made is None:
+        progress.end(path, "not made: it would not be smaller")
+        return None
+    arrival = await uploader.upload(path, destination, made.size, made.sha256, ZSTD_MEDIA_TYPE)
+    destination.unlink()
+    return AddedTwin(file.path, file.id, made.twin(arrival.origin)), arrival.sent
+
+
+async def _fetch(origin: Origin, file: File, destination: Path, progress: Progress) -> SourceFile:
+    try:
+        with destination.open("xb") as target:
+            if file.size:
+                async with origin.get(file.origin, ByteRange(0, file.size)) as chunks:
+                    async for chunk in chunks:
+                        target.write(chunk)
+                        progress.advance(Stage.FETCHING, len(chunk))
+    except OSError as error:
+        raise NoRoom(str(destination.parent), error.strerror or str(error)) from error
+    return SourceFile(file.path, destination, Signature.of(destination.stat()))
+
+
+async def _put_document(origin: Origin, added: AddedTwins) -> None:
+    key = twins_key(added.model, added.version, ZSTD_SUFFIX)
+    try:
+        await origin.put(key, added.dump(), create_only=True, media_type="application/json")
+    except AlreadyExists:
+        found = await origin.read(key)
+        # Somebody else added the same ones at the same time: etags of the objects included.
+        if found is None or found.data is None or AddedTwins.parse(found.data) != added:
+            raise
