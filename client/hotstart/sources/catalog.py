@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hotstart.wire.adoption import Layout
+from hotstart.wire.adoption import Ignored, Layout
 from hotstart.wire.catalog import Catalog, Survey
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.errors import FormatError
@@ -16,7 +16,7 @@ from hotstart.wire.references import Reference
 from .base import SourceError
 from .origin import Origin, perform
 
-__all__ = ["list_models", "model_index", "open_version", "survey"]
+__all__ = ["list_models", "list_strays", "model_index", "open_version", "survey"]
 
 
 def _catalog(origin: Origin, layout: Layout | None) -> Catalog:
@@ -34,6 +34,11 @@ def list_models(origin: Origin, layout: Layout | None = None) -> tuple[str, ...]
         SourceError: it cannot be read.
     """
     return perform(origin, _catalog(origin, layout).models(), "listing its models")
+
+
+def list_strays(origin: Origin, layout: Layout | None = None) -> tuple[Ignored, ...]:
+    """Return what lies outside of all models, and why it does not count (errors as list_models)."""
+    return perform(origin, _catalog(origin, layout).strays(), "listing what is no model")
 
 
 def model_index(origin: Origin, model: str, layout: Layout | None = None) -> Index:
