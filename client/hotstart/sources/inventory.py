@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from hotstart.wire import documents
 from hotstart.wire.adoption import Ignored, Layout
+from hotstart.wire.documents import Document
 from hotstart.wire.errors import FormatError
 from hotstart.wire.index import Index
 from hotstart.wire.references import Reference
@@ -110,12 +111,17 @@ def _models_by_proxy(environment: Environment) -> Inventory:
     doing = "listing models"
     data = client.get("/v1/models", doing)
     try:
-        models = documents.load_json(data, "list of models").members.get("models")
-        if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
-            raise FormatError("list of models", "models: expected a list of strings")
+        models = _texts(documents.load_json(data, "list of models"), "models")
     except FormatError as error:
         raise SourceError(client.name, doing, str(error), transient=False) from error
-    return Inventory(client.name, tuple(models))
+    return Inventory(client.name, models)
+
+
+def _texts(document: Document, key: str) -> tuple[str, ...]:
+    values = document.members.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise FormatError(document.what, f"{key}: expected a list of strings")
+    return tuple(values)
 
 
 def _description_by_proxy(environment: Environment, model: str) -> ModelDescription:
@@ -134,15 +140,9 @@ def _description_by_proxy(environment: Environment, model: str) -> ModelDescript
             version: {path: paths.integer(path) for path in paths.members}
             for version, paths in by_version.items()
         }
+        return ModelDescription(client.name, index, _texts(document, "kept"), held)
     except FormatError as error:
         raise SourceError(client.name, doing, str(error), transient=False) from error
-    kept = document.members.get("kept")
-    return ModelDescription(
-        client.name,
-        index,
-        tuple(str(version) for version in kept) if isinstance(kept, list) else (),
-        held,
-    )
 
 
 def _models_by_origin(environment: Environment, layout: Layout | None) -> Inventory:
