@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from typing import Protocol
 
 __all__ = ["HostBuffer", "MappedFile"]
 
-_PAGE_BYTES = mmap.PAGESIZE
+PAGE_BYTES = mmap.PAGESIZE
+_HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 
 class MappedFile(Protocol):
@@ -32,8 +34,26 @@ class HostBuffer:
 
     def __init__(self, size: int) -> None:
         # An empty map is not allowed; a file without tensors still wants a buffer.
-        self._map = mmap.mmap(-1, max(size, 1))
-        if hasattr(mmap, "MADV_HUGEPAGE") and size >= 2 * 1024 * 1024:
-            # A page fault per 2 MiB instead of per 4 KiB while the data streams in.
-            self._map.madvise(mmap.MADV_HUGEPAGE)
+        mapped_bytes = max(size, 1)
+        if hasattr(mmap, "MAP_PRIVATE"):
+            # Python's default is a shared map: that is a file in a tmpfs, which a forked child would share,
+            # and which gets no huge pages.
+            self._map = mmap.mmap(-1, mapped_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            self._map = mmap.mmap(-1, mapped_bytes)
+        if size >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+            # A page fault per 2 MiB instead of per 4 KiB while data streams in. Kernels without it say so.
+            with contextlib.suppress(OSError):
+                self._map.madvise(mmap.MADV_HUGEPAGE)
         self.view = memoryview(self._map)[:size]
+
+    def discard(self, start: int, stop: int) -> None:
+        """Give the whole pages between two offsets back; their content is lost, the rest stays.
+
+        A hint: where the system cannot, nothing happens.
+        """
+        first = -(-start // PAGE_BYTES) * PAGE_BYTES
+        length = stop // PAGE_BYTES * PAGE_BYTES - first
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+            with contextlib.suppress(OSError):
+                self._map.madvise(mmap.MADV_DONTNEED, first, length)

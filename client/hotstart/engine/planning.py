@@ -1,0 +1,185 @@
+"""The plan, pure: which ranges of a file are asked for, by how many threads, and in which representation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from hotstart.sources.base import SourceKind
+from hotstart.wire.errors import HotstartError
+from hotstart.wire.pieces import PIECE_BYTES
+from hotstart.wire.ranges import ByteRange, coalesce, split
+from hotstart.wire.seek_table import SeekTable
+
+__all__ = [
+    "ITEM_BYTES",
+    "Compression",
+    "InvalidOption",
+    "Verification",
+    "cut",
+    "cut_frames",
+    "whole_pieces",
+    "worker_count",
+]
+
+# One request. S3's own parts are of this size, and on loopback longer ranges gain nothing.
+ITEM_BYTES = 2 * PIECE_BYTES
+# A worker that decodes holds a frame, zstd's window and now and then a second frame: about 8 MiB. Eight of
+# them stay within the 64 MiB that a load may use beyond its tensors.
+_MAX_DECODING_WORKERS = 8
+
+
+class InvalidOption(HotstartError):
+    """An argument has a value that it cannot have.
+
+    Attributes:
+        name: of the argument.
+        value: what was given.
+        expected: what could have been given.
+    """
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        self.name = name
+        self.value = value
+        self.expected = expected
+        super().__init__(f"{name}={value!r}: expected {expected}")
+
+
+class Compression(StrEnum):
+    """What to ask for: ``auto`` takes the zstd twin where moving bytes costs more than decoding."""
+
+    AUTO = "auto"
+    NONE = "none"
+    ZSTD = "zstd"
+
+    @classmethod
+    def parse(cls, text: str) -> Compression:
+        """Return the member of this name.
+
+        Raises:
+            InvalidOption: there is none.
+        """
+        try:
+            return cls(text)
+        except ValueError as error:
+            raise InvalidOption("compression", text, "auto, none or zstd") from error
+
+    def wants_twin(self, kind: SourceKind, *, is_local: bool) -> bool:
+        """Tell whether to ask such a source for the zstd twin if it has one."""
+        if self is Compression.AUTO:
+            return not is_local and kind in (SourceKind.TCP, SourceKind.PRESIGNED, SourceKind.ORIGIN)
+        return self is Compression.ZSTD and kind is not SourceKind.SHARED
+
+
+class Verification(StrEnum):
+    """What is checked. ``auto`` checks pieces of what came over a network and trusts this host."""
+
+    AUTO = "auto"
+    NONE = "none"
+    PIECES = "pieces"
+    FULL = "full"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Verification:
+        """Return the member of this name; None is ``auto``.
+
+        Raises:
+            InvalidOption: there is none.
+        """
+        try:
+            return cls.AUTO if text is None else cls(text)
+        except ValueError as error:
+            raise InvalidOption("verify", text, "None, 'none', 'pieces' or 'full'") from error
+
+    def checks_pieces(self, kind: SourceKind) -> bool:
+        """Tell whether the pieces that come from such a source are checked."""
+        if self is Verification.AUTO:
+            return kind in (SourceKind.TCP, SourceKind.PRESIGNED, SourceKind.ORIGIN)
+        return self is not Verification.NONE
+
+
+def cut(ranges: Iterable[ByteRange], longest: int = ITEM_BYTES) -> list[ByteRange]:
+    """Cut identity ranges into requests whose inner borders are those of pieces, in order.
+
+    Args:
+        ranges: what is wanted; they may overlap.
+        longest: bytes, a multiple of the piece.
+    """
+    return [part for whole in coalesce(ranges) for part in split(whole, longest, PIECE_BYTES)]
+
+
+def cut_frames(table: SeekTable, ranges: Iterable[ByteRange]) -> list[ByteRange]:
+    """Cut identity ranges into requests for runs of whole frames, in order.
+
+    Returns:
+        Identity ranges that begin and end with a frame and cover the ranges. None is longer than
+        ``ITEM_BYTES``, unless a single frame is.
+    """
+    cuts: list[ByteRange] = []
+    reached = 0
+    for wanted in coalesce(ranges):
+        start = max(wanted.start, reached)
+        for entry in table.frames_for(ByteRange(start, max(start, wanted.stop))):
+            content = entry.content
+            last = cuts[-1] if cuts else None
+            if last is not None and last.stop == content.start and content.stop - last.start <= ITEM_BYTES:
+                cuts[-1] = ByteRange(last.start, content.stop)
+            else:
+                cuts.append(content)
+            reached = content.stop
+    return cuts
+
+
+def whole_pieces(ranges: Iterable[ByteRange], size: int) -> list[ByteRange]:
+    """Widen ranges to the borders of the pieces they touch, in a file of size bytes, and merge them."""
+    return coalesce(
+        ByteRange(
+            wanted.start // PIECE_BYTES * PIECE_BYTES, min(-(-wanted.stop // PIECE_BYTES) * PIECE_BYTES, size)
+        )
+        for wanted in ranges
+        if len(wanted)
+    )
+
+
+def worker_count(kind: SourceKind, cpus: int, items: int, *, decodes: bool) -> int:
+    """Return how many threads, each with a connection of its own, a source is read with.
+
+    A Unix socket is memory traffic: more threads than CPUs get in each other's way. TCP needs four connections
+    to fill a link. S3 gives 85 MB/s a connection, so there the count is what makes the speed.
+
+    Args:
+        kind: of the source.
+        cpus: that the process may use.
+        items: requests that are left; none of the threads would have less than one.
+        decodes: whether a twin is read.
+    """
+    match kind:
+        case SourceKind.SHARED | SourceKind.UNIX:
+            count = min(max(2, cpus), 4)
+        case SourceKind.TCP:
+            count = 4
+        case _:
+            count = min(max(8, 4 * cpus), 16)
+    if decodes:
+        count = min(count, _MAX_DECODING_WORKERS)
+    return max(1, min(count, items))
+
+
+def gaps(whole: Sequence[ByteRange], wanted: Iterable[ByteRange]) -> list[ByteRange]:
+    """Return the parts of whole (disjoint, in order) that wanted does not cover."""
+    found: list[ByteRange] = []
+    wanted_in_order = coalesce(wanted)
+    index = 0
+    for outer in whole:
+        start = outer.start
+        while index < len(wanted_in_order) and wanted_in_order[index].start < outer.stop:
+            inner = wanted_in_order[index]
+            if inner.start > start:
+                found.append(ByteRange(start, inner.start))
+            start = max(start, inner.stop)
+            if inner.stop > outer.stop:
+                break
+            index += 1
+        if start < outer.stop:
+            found.append(ByteRange(start, outer.stop))
+    return found

@@ -1,0 +1,316 @@
+"""A transfer: targets, the requests that are left for them, and the threads that work these off.
+
+One condition guards the schedule. Threads come up as there is work for them, and end when every target is
+done, at the first error, or when the transfer is aborted; then their sessions are closed under their hands, so
+that none of them waits on a socket. They are daemons: an interpreter that ends does not wait for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from hotstart.sources.base import Session, Source, SourceKind
+from hotstart.sources.chain import Chain
+from hotstart.wire.errors import HotstartError
+from hotstart.wire.ranges import ByteRange
+
+from .cpus import usable_cpus
+from .planning import Verification, worker_count
+from .targets import Target
+from .weights import TensorReady
+
+__all__ = ["Clock", "ForkedProcess", "Request", "Transfer", "TransferOver"]
+
+# A thread that is told to end does so within a read or a decoded frame; an import lock can hold it longer.
+_JOIN_SECONDS = 5.0
+
+
+class ForkedProcess(HotstartError):
+    """A transfer was begun before the process forked, and is waited for in the child.
+
+    Attributes:
+        doing: what was begun.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self.doing = doing
+        super().__init__(
+            f"{doing} was begun before this process was forked, and its threads stayed in the parent: "
+            f"begin it after the fork (in gunicorn, in post_fork or post_worker_init)"
+        )
+
+
+class TransferOver(Exception):
+    """The transfer has ended meanwhile; the thread that meets this stops."""
+
+
+class Request:
+    """Bytes to ask for, owned by one worker at a time.
+
+    Attributes:
+        target: whose.
+        position: the next identity byte; what lies before it is never asked for again.
+        stop: where it ends.
+        quiet: the bytes replace damaged ones that were reported already.
+    """
+
+    __slots__ = ("position", "quiet", "stop", "target")
+
+    def __init__(self, target: Target, wanted: ByteRange, *, quiet: bool = False) -> None:
+        self.target = target
+        self.position = wanted.start
+        self.stop = wanted.stop
+        self.quiet = quiet
+
+
+class Clock:
+    """When things happened, in seconds of ``time.perf_counter``; None until they have."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.first_byte: float | None = None
+        self.first_tensor: float | None = None
+        self.ended: float | None = None
+
+
+Event: TypeAlias = TensorReady | BaseException | None
+
+
+class Transfer:
+    """Receives targets through a chain of sources.
+
+    Attributes:
+        chain: the sources.
+        verification: what is checked.
+        clock: of this transfer.
+        retries: why something was asked for again, in order.
+    """
+
+    def __init__(self, doing: str, chain: Chain, verification: Verification, *, stays: bool = False) -> None:
+        """Prepare an empty transfer.
+
+        Args:
+            doing: for errors: ``"loading org/bert@7"``.
+            chain: the sources.
+            verification: what to check.
+            stays: does not end when its targets are done, but waits for more, with its connections open.
+        """
+        self.doing = doing
+        self.chain = chain
+        self.verification = verification
+        self.clock = Clock()
+        self.retries: list[str] = []
+        self._pid = os.getpid()
+        self._cpus = usable_cpus()
+        self._condition = threading.Condition()
+        # All below are guarded by the condition.
+        self._requests: deque[Request] = deque()
+        self._busy = 0
+        self._open_targets = int(stays)
+        self._decodes = False
+        self._kind = SourceKind.TCP
+        self._threads: list[threading.Thread] = []
+        self._sessions: set[Session] = set()
+        self._is_over = False
+        self._events: SimpleQueue[Event] = SimpleQueue()
+
+    def deliver(self, tensor: TensorReady) -> None:
+        """Hand a tensor to whoever iterates over this transfer; never blocks."""
+        if self.clock.first_tensor is None:
+            self.clock.first_tensor = time.perf_counter()
+        self._events.put(tensor)
+
+    def start(self, targets: Sequence[Target]) -> None:
+        """Begin to receive; called once, unless the transfer stays.
+
+        Raises:
+            AllSourcesFailed: there is no source to begin with.
+            FormatError: a file cannot be what its name says.
+        """
+        if targets:
+            source = self.chain.current(targets[0].identity)
+        with self._condition:
+            self._open_targets += len(targets)
+            self._decodes |= any(target.twin is not None for target in targets)
+            for target in targets:
+                self._requests.extend(Request(target, wanted) for wanted in target.begin())
+            if targets:
+                self._kind = source.kind
+                self._spawn()
+                self._condition.notify_all()
+        for target in targets:
+            # Nothing at all is wanted of it (an empty file).
+            self.settle(target, ByteRange(0, 0))
+        with self._condition:
+            is_done = self._open_targets == 0
+        if is_done:
+            self._end(None)
+
+    def __iter__(self) -> Iterator[TensorReady]:
+        """Yield tensors as they become good, until all targets are done; for one thread.
+
+        Raises:
+            ForkedProcess: the transfer was begun in another process.
+            HotstartError: what ended the transfer.
+        """
+        while True:
+            if os.getpid() != self._pid:
+                raise ForkedProcess(self.doing)
+            event = self._events.get()
+            if isinstance(event, TensorReady):
+                yield event
+                continue
+            # Whoever asks again gets the same answer.
+            self._events.put(event)
+            if event is None:
+                return
+            raise event
+
+    def wait(self) -> list[TensorReady]:
+        """Wait for the end and return all tensors; abort if the wait is interrupted (errors as iterating)."""
+        try:
+            return list(self)
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Stop all threads, promptly and for good; idempotent. In a forked child there is nothing to stop."""
+        if os.getpid() != self._pid:
+            return
+        self._end(TransferOver())
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(_JOIN_SECONDS)
+
+    def _end(self, event: Event) -> None:
+        with self._condition:
+            if self._is_over:
+                return
+            self._is_over = True
+            self.clock.ended = time.perf_counter()
+            self._requests.clear()
+            # A transfer that is done leaves its sessions to their threads; one that is not takes them away.
+            sessions = [] if event is None else list(self._sessions)
+            self._condition.notify_all()
+        for session in sessions:
+            session.close()
+        self._events.put(event)
+
+    # What workers call.
+
+    def next_request(self) -> Request | None:
+        """Return the next request, waiting for one; None at the end. From then on the worker is busy."""
+        with self._condition:
+            while not self._requests and not self._is_over:
+                self._condition.wait()
+            if self._is_over:
+                return None
+            self._busy += 1
+            return self._requests.popleft()
+
+    def finished_request(self) -> None:
+        """Note that a worker is free again."""
+        with self._condition:
+            self._busy -= 1
+
+    def add(self, target: Target, ranges: Sequence[ByteRange]) -> None:
+        """Add requests for a target."""
+        if not ranges:
+            return
+        with self._condition:
+            if self._is_over:
+                return
+            self._requests.extend(Request(target, wanted) for wanted in ranges)
+            self._spawn()
+            self._condition.notify_all()
+
+    def settle(self, target: Target, good: ByteRange) -> list[int]:
+        """Note that bytes of a target are good, and do what follows; return pieces to be checked now."""
+        settled = target.settle(good)
+        self.add(target, settled.requests)
+        if settled.is_done:
+            target.finish()
+            with self._condition:
+                self._open_targets -= 1
+                is_last = self._open_targets == 0
+            if is_last:
+                self._end(None)
+        return settled.pieces
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error; the first one counts."""
+        self._end(error)
+
+    def check_running(self) -> None:
+        """Raise TransferOver if the transfer has ended."""
+        if self._is_over:
+            raise TransferOver
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the transfer's end.
+
+        Raises:
+            TransferOver: it has ended.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_over, seconds)
+        self.check_running()
+
+    def first_byte(self) -> None:
+        """Note that bytes arrive."""
+        if self.clock.first_byte is None:
+            self.clock.first_byte = time.perf_counter()
+
+    def note_retry(self, reason: str) -> None:
+        """Note that something is asked for again, for the report."""
+        with self._condition:
+            self.retries.append(reason)
+
+    def open_session(self, source: Source) -> Session:
+        """Return a new session, which is closed if the transfer ends badly; add threads if it can use more."""
+        session = source.session()
+        with self._condition:
+            self._sessions.add(session)
+            is_over = self._is_over
+            if source.kind != self._kind and not is_over:
+                self._kind = source.kind
+                self._spawn()
+                self._condition.notify_all()
+        if is_over:
+            session.close()
+            raise TransferOver
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """Close a session that a worker is done with."""
+        with self._condition:
+            self._sessions.discard(session)
+        session.close()
+
+    def _spawn(self) -> None:
+        from .worker import Worker
+
+        left = len(self._requests) + self._busy
+        count = worker_count(self._kind, self._cpus, left, decodes=self._decodes)
+        while len(self._threads) < count:
+            thread = threading.Thread(target=Worker(self).run, name="hotstart-transfer", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+
+@contextlib.contextmanager
+def aborting(transfer: Transfer) -> Iterator[Transfer]:
+    """Abort the transfer when the block ends early."""
+    try:
+        yield transfer
+    except BaseException:
+        transfer.abort()
+        raise
