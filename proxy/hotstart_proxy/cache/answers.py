@@ -11,7 +11,7 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.manifest import Manifest
 from hotstart_proxy.stores.base import FileSlice
 
-__all__ = ["Body", "BodySource", "CacheState", "NotFound", "Redirect", "Resolved"]
+__all__ = ["Body", "BodySource", "CacheClosed", "CacheState", "NotFound", "NotKept", "Redirect", "Resolved"]
 
 
 class NotFound(HotstartError):
@@ -29,6 +29,25 @@ class NotFound(HotstartError):
         self.known = known
         there_is = f"; there is {', '.join(known)}" if known else ""
         super().__init__(f"no {what} {name}{there_is}")
+
+
+class NotKept(HotstartError):
+    """A version that retention has retired cannot be warmed.
+
+    Attributes:
+        name: model and version.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name} is not among the versions that are kept: give it an alias to keep it")
+
+
+class CacheClosed(HotstartError):
+    """The cache was closed while an answer was under way."""
+
+    def __init__(self) -> None:
+        super().__init__("the cache was closed while its answer was under way: ask again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,14 @@ class FillState:
         """Return how many readers have not left."""
         return len(self._demands)
 
+    @property
+    def urgent(self) -> bool:
+        """Tell whether some reader's very next piece is fetched by nobody yet."""
+        return any(
+            demand.position < demand.stop and self._states[demand.position] == _ASKED
+            for demand in self._demands.values()
+        )
+
     def is_done(self, piece: int) -> bool:
         """Tell whether piece is verified and kept."""
         return self._states[piece] == _DONE
@@ -178,10 +186,22 @@ class FillState:
                 if demand.position <= piece < demand.ahead:
                     demand.ahead = piece
 
-    def forget(self) -> None:
-        """Ask for nothing any more: the origin failed, and whoever comes next asks anew."""
+    def forget(self, tokens: Iterable[int]) -> None:
+        """Let these readers go, and ask for nothing but what the others still need.
+
+        Called when the origin failed them: whoever comes next asks anew.
+        """
+        for token in tokens:
+            self._demands.pop(token, None)
         for piece, state in enumerate(self._states):
             if state == _ASKED:
                 self._states[piece] = _UNASKED
         self._asked = 0
-        self._demands.clear()
+        for demand in self._demands.values():
+            demand.ahead = demand.position
+            self.ask(range(demand.position, demand.stop))
+
+    def needs(self, token: int, piece: int) -> bool:
+        """Tell whether a reader still needs piece."""
+        demand = self._demands.get(token)
+        return demand is not None and demand.position <= piece < demand.stop

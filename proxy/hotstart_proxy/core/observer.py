@@ -18,8 +18,8 @@ class Observer(Protocol):
 
         Args:
             model: two segments.
-            outcome: ``"complete"``, ``"origin"``, ``"changed"``, ``"damaged"``, ``"store"``, or ``"dropped"``
-                (closed before it was complete).
+            outcome: ``"complete"``, ``"changed"`` (the object was replaced), ``"damaged"`` (the whole has
+                another sha256), ``"store"`` (the store failed), ``"closed"`` (before it was complete).
             fetched_bytes: verified bytes that this fill took from the origin.
             seconds: since it began.
         """
@@ -32,6 +32,9 @@ class Observer(Protocol):
 
     def redirected(self, model: str) -> None:
         """A reader was sent to a pre-signed URL."""
+
+    def origin_failed(self, model: str) -> None:
+        """The origin gave an error, after its own retries, for bytes of a fill."""
 
     def refetched(self, model: str) -> None:
         """A piece arrived damaged and is fetched again."""
@@ -62,6 +65,9 @@ class NullObserver:
         """Ignore it."""
 
     def redirected(self, model: str) -> None:
+        """Ignore it."""
+
+    def origin_failed(self, model: str) -> None:
         """Ignore it."""
 
     def refetched(self, model: str) -> None:

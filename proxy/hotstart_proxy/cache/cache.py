@@ -1,0 +1,406 @@
+"""The cache: resolves references, and answers with bytes of the store, of a fill, or of the origin."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Set
+from typing import Any
+
+from hotstart.wire import documents as json_documents
+from hotstart.wire.errors import HotstartError, IntegrityError
+from hotstart.wire.index import Index
+from hotstart.wire.manifest import Representation, dump_pieces
+from hotstart.wire.opening import Fallback
+from hotstart.wire.pieces import Pieces
+from hotstart.wire.ranges import ByteRange
+from hotstart.wire.references import Reference
+from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.origins.base import ObjectChanged, Origin, OriginError
+from hotstart_proxy.origins.catalog import catalog_of
+from hotstart_proxy.stores.base import Blob, Store, StoreError, Usage
+
+from . import documents
+from .answers import Body, CacheState, NotFound, NotKept, Redirect, Resolved
+from .bodies import FillBody, HitBody, PassedBody
+from .condition import Condition
+from .fills import Fill
+from .holdings import Holdings
+from .indexes import Indexes
+from .manifests import Manifests
+from .passthrough import PassThrough
+from .registry import Fills
+from .settings import CacheSettings
+
+__all__ = ["Cache"]
+
+# A version that the index does not name may have been published a moment ago: the index is asked for again,
+# but not more often than this.
+_UNKNOWN_MAX_AGE_SECONDS = 1.0
+_WARM_AT_ONCE = 4
+
+
+class Cache:
+    """One proxy's cache, for the tasks of one event loop; use as an async context manager.
+
+    Origin and store are the caller's, entered before and left after. Cancelling a call never harms another
+    caller: what several wait for is done by tasks of the cache's own.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        store: Store,
+        settings: CacheSettings,
+        observer: Observer,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Put a cache together; nothing is read before it is entered.
+
+        Args:
+            origin: where the truth is.
+            store: where the copies are.
+            settings: see there.
+            observer: told of events.
+            now: seconds since the epoch.
+        """
+        self._origin = origin
+        self._store = store
+        self._settings = settings
+        self._observer = observer
+        self._condition = Condition(observer)
+        catalog = catalog_of(origin, settings.layout)
+        self._indexes = Indexes(
+            origin, store, catalog, settings.alias_ttl_seconds, now, self._condition, self._index_seen
+        )
+        self._manifests = Manifests(origin, store, catalog, now, self._condition)
+        self._holdings = Holdings(store, settings.keep_versions, observer, self._open_ids)
+        self._fills = Fills(
+            origin,
+            store,
+            observer,
+            settings.fill_connections,
+            self._free_space,
+            self._condition.origin_failed,
+            self._fill_ended,
+        )
+        self._passthrough = PassThrough(origin, observer)
+        self._open: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def __aenter__(self) -> Cache:
+        self._spawn(self.gc())
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._indexes.close()
+        await self._manifests.close()
+        await self._passthrough.close()
+        await self._fills.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # What there is
+
+    async def models(self) -> tuple[str, ...]:
+        """Return all models; while the origin is away, those known here.
+
+        Raises:
+            OriginError: nothing is known and the origin did not say.
+        """
+        return await self._indexes.names()
+
+    async def index(self, model: str) -> Index:
+        """Return a model's index, served stale while the origin is away.
+
+        Raises:
+            NotFound: there is no such model.
+            OriginError, FormatError: nothing is known and the origin did not say.
+        """
+        return await self._indexes.get(model)
+
+    async def resolve(self, reference: Reference) -> Resolved:
+        """Resolve a reference to one version, and check that it has the file that is named.
+
+        Raises:
+            NotFound: the origin was asked, and there is no such model, version or file.
+            OriginError, FormatError: it is not known and the origin did not say.
+        """
+        index = await self._indexes.get(reference.model)
+        version = index.resolve(reference.selector)
+        if version is None:
+            index = await self._indexes.get(reference.model, _UNKNOWN_MAX_AGE_SECONDS)
+            version = index.resolve(reference.selector)
+        entry = None if version is None else index.entry(version)
+        if version is None or entry is None:
+            known = (*sorted(index.aliases), *(entry.version for entry in reversed(index.versions[-5:])))
+            name = Reference(reference.model, reference.selector)
+            raise NotFound("version", str(name), tuple(f"@{name}" for name in known))
+        kept = version in self._holdings.kept(reference.model)
+        found = await self._manifests.get(reference.model, entry, keep=kept)
+        if kept:
+            self._holdings.manifest_seen(found.manifest, entry.published_at)
+        if reference.file is not None and found.manifest.representation(reference.file) is None:
+            paths = [file.path for file in found.manifest.files[:5]]
+            raise NotFound("file", str(Reference(reference.model, version, reference.file)), tuple(paths))
+        return Resolved(
+            manifest=found.manifest,
+            manifest_bytes=found.data,
+            published_at=entry.published_at,
+            by_alias=reference.selector != version,
+            kept=kept,
+        )
+
+    def kept_versions(self, model: str) -> tuple[str, ...]:
+        """Return the versions of a model that are kept, oldest first; empty if its index was never seen."""
+        return self._holdings.kept(model)
+
+    def cached(self, resolved: Resolved) -> dict[str, int]:
+        """Return how many bytes of each representation are held, by its path; none where nothing is."""
+        held = self._store.blobs()
+        result: dict[str, int] = {}
+        for item in _representations(resolved):
+            fill = self._fills.get(item.id)
+            if item.id in held:
+                result[item.path] = held[item.id]
+            elif fill is not None and (count := fill.done_bytes()):
+                result[item.path] = count
+        return result
+
+    def state(self) -> CacheState:
+        """Return how the cache is, from what it has met."""
+        condition = self._condition
+        can_serve = not condition.origin_away or bool(self._store.blobs())
+        return CacheState(can_serve, condition.degraded)
+
+    def usage(self) -> Usage:
+        """Return the store's sums."""
+        return self._store.usage()
+
+    # Bytes
+
+    async def read(
+        self, resolved: Resolved, representation: Representation, wanted: ByteRange, *, may_redirect: bool
+    ) -> Body | Redirect:
+        """Answer with bytes of one representation; the caller closes the body.
+
+        Args:
+            resolved: the version.
+            representation: one of its manifest's.
+            wanted: within the representation.
+            may_redirect: the reader follows a redirect to a pre-signed URL.
+
+        Raises:
+            OriginError, CacheClosed: neither a fill nor the origin can give the bytes. Later errors come out
+                of the body.
+        """
+        model = resolved.manifest.model
+        try:
+            while True:
+                blob = await self._open_blob(model, representation)
+                if blob is not None:
+                    return HitBody(model, blob, wanted, self._observer, self._closed)
+                if not resolved.kept and self._fills.get(representation.id) is None:
+                    break
+                spared = frozenset(item.id for item in _representations(resolved))
+                reader = await self._fills.join(model, representation, wanted, spared)
+                if reader is None:
+                    continue
+                if self._settings.on_miss == "redirect" and not reader.fill.has(wanted) and may_redirect:
+                    redirect = await self._redirect(model, representation)
+                    if redirect is not None:
+                        # The fill goes on with what was asked.
+                        await reader.close()
+                        return redirect
+                return FillBody(reader, self._passthrough, self._observer)
+        except StoreError as error:
+            self._condition.store_failed(error)
+        redirect = await self._redirect(model, representation) if may_redirect else None
+        if redirect is not None:
+            return redirect
+        return PassedBody(model, representation, wanted, self._passthrough, self._observer)
+
+    async def _open_blob(self, model: str, representation: Representation) -> Blob | None:
+        blob = await self._store.open_blob(representation.id)
+        if blob is None:
+            return None
+        if blob.size == representation.size:
+            self._open[blob.id] += 1
+            return blob
+        await blob.close()
+        self._observer.healed(model)
+        await self._store.delete(representation.id)
+        return None
+
+    def _closed(self, content_id: str) -> None:
+        self._open[content_id] -= 1
+        if not self._open[content_id]:
+            del self._open[content_id]
+
+    def _open_ids(self) -> Set[str]:
+        return self._open.keys()
+
+    async def _redirect(self, model: str, representation: Representation) -> Redirect | None:
+        if not self._origin.can_presign:
+            return None
+        try:
+            url = await self._origin.presign(representation.origin, self._settings.presign_seconds)
+        except OriginError as error:
+            self._condition.origin_failed(error)
+            return None
+        if url is None:
+            return None
+        self._observer.redirected(model)
+        return Redirect(url.url)
+
+    async def fallback(self, resolved: Resolved, expires_in_seconds: int) -> Fallback | None:
+        """Pre-sign URLs of all representations of a version; None where the origin cannot.
+
+        Args:
+            resolved: the version.
+            expires_in_seconds: asked for; what is given may be less.
+        """
+        urls: dict[str, str] = {}
+        if not self._origin.can_presign:
+            return None
+        for item in _representations(resolved):
+            try:
+                signed = await self._origin.presign(item.origin, expires_in_seconds)
+            except OriginError as error:
+                self._condition.origin_failed(error)
+                return None
+            if signed is None:
+                return None
+            urls[item.path] = signed.url
+            expires_in_seconds = min(expires_in_seconds, signed.expires_in_seconds)
+        return Fallback(urls, expires_in_seconds)
+
+    # What an operator asks for
+
+    async def warm(self, resolved: Resolved) -> None:
+        """Fill what the settings say is kept warm of a version; return when it is there.
+
+        Raises:
+            NotKept: retention has retired the version.
+            OriginError, StoreError, IntegrityError, CacheClosed: the first fill that failed.
+        """
+        manifest = resolved.manifest
+        if not resolved.kept:
+            raise NotKept(f"{manifest.model}@{manifest.version}")
+        turns = asyncio.Semaphore(_WARM_AT_ONCE)
+
+        async def fill(item: Representation) -> None:
+            async with turns:
+                await self._warm_one(resolved, item)
+
+        wanted = [item for item in _representations(resolved) if self._is_warm_kind(resolved, item)]
+        results = await asyncio.gather(*(fill(item) for item in wanted), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _is_warm_kind(self, resolved: Resolved, item: Representation) -> bool:
+        if resolved.manifest.file(item.path) is not None:
+            return "identity" in self._settings.keep
+        return item.path.rpartition(".")[2] in self._settings.keep
+
+    async def _warm_one(self, resolved: Resolved, item: Representation) -> None:
+        model = resolved.manifest.model
+        spared = frozenset(other.id for other in _representations(resolved))
+        while True:
+            blob = await self._open_blob(model, item)
+            if blob is not None:
+                await blob.close()
+                self._closed(blob.id)
+                return
+            reader = await self._fills.join(model, item, ByteRange(0, item.size), spared)
+            if reader is None:
+                continue
+            try:
+                async for _ in reader.parts():
+                    pass
+                await reader.fill.settled()
+                if reader.fill.error is not None:
+                    raise reader.fill.error
+                return
+            finally:
+                await reader.close()
+
+    async def evict(self, resolved: Resolved) -> int:
+        """Remove what is held of a version and needed by no other kept one; return bytes freed."""
+        ids = frozenset(item.id for item in _representations(resolved))
+        return await self._fills.discard_idle(ids) + await self._holdings.evict(resolved.manifest)
+
+    async def gc(self) -> int:
+        """Remove what retention, the budget and the life of partial fills do not allow; return bytes freed.
+
+        Raises:
+            StoreError
+        """
+        freed = await self._store.drop_partials(self._settings.partial_ttl_seconds)
+        return freed + await self._holdings.collect()
+
+    # What follows from events
+
+    async def _index_seen(self, index: Index) -> None:
+        if self._holdings.index_seen(index):
+            self._spawn(self._holdings.retire(index.model))
+
+    async def _free_space(self, size: int, spared: Set[str]) -> bool:
+        """Make room for a blob of size bytes, at the cost of the least."""
+
+        def lacking() -> int:
+            usage = self._store.usage()
+            return usage.used_bytes + size - usage.budget_bytes
+
+        # Within the budget, yet refused: the filesystem itself is full, and only its own bytes can help.
+        target = lacking() if lacking() > 0 else size
+        freed = await self._fills.discard_idle()
+        if freed < target:
+            freed += await self._store.drop_partials(0)
+        if freed < target:
+            return await self._holdings.make_room(target - freed, spared)
+        return True
+
+    def _fill_ended(self, fill: Fill, error: HotstartError | None) -> None:
+        match error:
+            case None:
+                self._condition.store_worked()
+                self._spawn(self._after_commit(fill))
+            case ObjectChanged():
+                self._indexes.distrust(fill.model)
+            case StoreError():
+                self._condition.store_failed(error)
+            case IntegrityError():
+                pass
+
+    async def _after_commit(self, fill: Fill) -> None:
+        item = fill.representation
+        if item.pieces is None:
+            learned = Pieces(tuple(fill.partial.crc32), b"")
+            data = json_documents.dump_json({"id": item.id, "pieces": dump_pieces(learned)})
+            await self._store.write_document(documents.pieces_name(fill.model, item.id), data)
+        await self._holdings.committed(item.id)
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StoreError):
+            self._condition.store_failed(error)
+        elif error is not None:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "work of the cache in the background failed", "exception": error, "task": task}
+            )
+
+
+def _representations(resolved: Resolved) -> list[Representation]:
+    return [item for file in resolved.manifest.files for item in file.representations()]

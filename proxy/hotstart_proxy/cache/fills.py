@@ -1,0 +1,352 @@
+"""One fill: origin to store, every piece verified before any reader has it, readers served as pieces come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from hotstart.wire.errors import HotstartError, IntegrityError
+from hotstart.wire.manifest import Representation
+from hotstart.wire.pieces import PIECE_BYTES, piece_range, pieces_of
+from hotstart.wire.ranges import ByteRange
+from hotstart_proxy.core.fill import FillState
+from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.origins.base import ObjectChanged, Origin, OriginError, OriginUnreachable
+from hotstart_proxy.stores.base import FileSlice, PartialBlob, StoreError
+
+from .answers import CacheClosed
+
+__all__ = ["Fill", "FillReader", "FillTools"]
+
+# Two pieces a request: enough that a request's latency counts little, few enough that a reader who jumps
+# ahead does not wait long for a connection.
+_LONGEST_RUN = 2
+_TRIES_A_PIECE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FillTools:
+    """What all fills of a cache work with.
+
+    Attributes:
+        buffers: one permit for each piece buffer that may be in use, whichever fill uses it.
+        connections: requests at a time for one fill.
+        origin_failed: told of every error of the origin that readers were failed with.
+        ended: called once on the event loop when a fill is over and its name in the store free, with what
+            ended it; None: the blob is committed.
+    """
+
+    origin: Origin
+    observer: Observer
+    buffers: asyncio.Semaphore
+    connections: int
+    origin_failed: Callable[[OriginError], None]
+    ended: Callable[[Fill, HotstartError | None], None]
+
+
+class Fill:
+    """One fill of one blob, for any number of readers.
+
+    An error of the origin fails the readers of that moment and leaves the fill open: the next reader tries
+    again. A replaced object, a wrong whole, or a failing store ends it.
+    """
+
+    def __init__(
+        self, tools: FillTools, model: str, representation: Representation, partial: PartialBlob
+    ) -> None:
+        self.model = model
+        self.representation = representation
+        self.partial = partial
+        self.ended = False
+        self.error: HotstartError | None = None
+        self._tools = tools
+        self._state = FillState(partial.done, _LONGEST_RUN)
+        self._readers: dict[int, FillReader] = {}
+        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
+        self._workers: set[asyncio.Task[bool]] = set()
+        self._busy = 0
+        self._damaged: dict[int, int] = {}
+        self._fetched_bytes = 0
+        self._began = asyncio.get_running_loop().time()
+        self._tail: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        tools.observer.fill_started(model, representation.size)
+
+    @property
+    def joinable(self) -> bool:
+        """Tell whether readers may join: until it fails, and until its blob is committed."""
+        return self.error is None and not self._settled.is_set()
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nobody reads and nothing is fetched: it may be closed or discarded."""
+        return not (self._readers or self._workers or self.ended) and self._state.idle
+
+    def done_bytes(self) -> int:
+        """Return how many verified bytes it holds."""
+        size = self.representation.size
+        return sum(len(piece_range(piece, size)) for piece, done in enumerate(self.partial.done) if done)
+
+    def has(self, wanted: ByteRange) -> bool:
+        """Tell whether all wanted bytes are verified already."""
+        return all(self._state.is_done(piece) for piece in pieces_of(wanted))
+
+    def join(self, wanted: ByteRange) -> FillReader:
+        """Take in a reader; it must be joinable. The caller closes the reader."""
+        pieces = pieces_of(wanted)
+        token = self._state.join(pieces)
+        reader = FillReader(self, token, wanted)
+        self._readers[token] = reader
+        self.pump()
+        return reader
+
+    async def settled(self) -> None:
+        """Wait until it has ended and its name in the store is free."""
+        await self._settled.wait()
+
+    def pump(self) -> None:
+        """Start what can be started now: requests, or the commit."""
+        if self.ended:
+            return
+        if self._state.complete:
+            self._end(None)
+            return
+        # One connection is left for a reader who jumps ahead, where there are several.
+        most = self._tools.connections if self._state.urgent else max(1, self._tools.connections - 1)
+        while len(self._workers) < most and len(self._workers) - self._busy < self._state.asked:
+            task = asyncio.create_task(self._work())
+            self._workers.add(task)
+            task.add_done_callback(self._worker_ended)
+
+    def _worker_ended(self, task: asyncio.Task[bool]) -> None:
+        self._workers.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            # Not one of ours: readers must not hang for it, and whoever awaits the answer is told.
+            self._end(StoreError("fill", f"filling {self.representation.path}", repr(error)))
+        elif task.result():
+            self.pump()
+
+    async def _work(self) -> bool:
+        """Fetch one run; False if there was none for it."""
+        async with self._tools.buffers:
+            urgent_only = self._busy >= max(1, self._tools.connections - 1)
+            run = self._state.next_run(urgent_only=urgent_only)
+            if run is None:
+                return False
+            # Whoever joins later gets a try of its own.
+            readers = set(self._readers)
+            failure: HotstartError | None = None
+            self._busy += 1
+            try:
+                await self._fetch(run)
+            except (OriginError, StoreError, IntegrityError) as error:
+                failure = error
+            finally:
+                self._busy -= 1
+                self._state.failed(run)
+            if failure is not None:
+                self._failed(failure, run, readers)
+            return True
+
+    def _failed(self, error: HotstartError, run: range, readers: set[int]) -> None:
+        if isinstance(error, ObjectChanged | StoreError):
+            self._end(error)
+            return
+        if isinstance(error, OriginError):
+            self._tools.observer.origin_failed(self.model)
+            self._tools.origin_failed(error)
+        else:
+            readers = {token for token in readers if self._needs_any(token, run)}
+        self._fail_readers(readers, error)
+
+    def _needs_any(self, token: int, run: range) -> bool:
+        return any(self._state.needs(token, piece) and not self._state.is_done(piece) for piece in run)
+
+    async def _fetch(self, run: range) -> None:
+        size = self.representation.size
+        wanted = ByteRange(run.start * PIECE_BYTES, min(run.stop * PIECE_BYTES, size))
+        buffer = bytearray(min(PIECE_BYTES, len(wanted)))
+        piece, filled = run.start, 0
+        async with self._tools.origin.get(self.representation.origin, wanted) as chunks:
+            async for chunk in chunks:
+                self._tools.observer.origin_bytes(self.model, len(chunk))
+                rest = memoryview(chunk)
+                while rest and piece < run.stop:
+                    length = len(piece_range(piece, size))
+                    part = rest[: length - filled]
+                    buffer[filled : filled + len(part)] = part
+                    filled += len(part)
+                    rest = rest[len(part) :]
+                    if filled == length:
+                        await self._keep(piece, memoryview(buffer)[:length])
+                        piece, filled = piece + 1, 0
+        if piece < run.stop:
+            raise OriginUnreachable(
+                self._tools.origin.url,
+                f"reading {self.representation.origin.key}",
+                f"the body ended in piece {piece}, {wanted.stop - piece * PIECE_BYTES - filled} bytes short",
+            )
+
+    async def _keep(self, piece: int, data: memoryview) -> None:
+        crc32 = await asyncio.to_thread(zlib.crc32, data)
+        if self.representation.pieces is not None:
+            try:
+                self.representation.pieces.check_crc32(piece, crc32, self.representation.path)
+            except IntegrityError:
+                self._damaged[piece] = self._damaged.get(piece, 0) + 1
+                if self._damaged[piece] >= _TRIES_A_PIECE:
+                    del self._damaged[piece]
+                    raise
+                self._tools.observer.refetched(self.model)
+                return
+        await self.partial.write(piece, data, crc32)
+        if self.ended:
+            return
+        self._state.done(piece)
+        self._fetched_bytes += len(data)
+        for future in self._waiting.pop(piece, ()):
+            _wake(future)
+
+    def _fail_readers(self, tokens: set[int], error: HotstartError) -> None:
+        for token in tokens:
+            reader = self._readers.get(token)
+            if reader is not None:
+                reader.error = error
+        self._state.forget(tokens)
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for futures in waiting.values():
+            for future in futures:
+                _wake(future)
+
+    def _end(self, error: HotstartError | None) -> None:
+        """Take no more readers, and settle in a task that nobody's cancellation reaches."""
+        if self.ended:
+            return
+        self.ended = True
+        self.error = error
+        if error is not None:
+            self._fail_readers(set(self._readers), error)
+        self._tail = asyncio.create_task(self._settle())
+
+    async def _settle(self) -> None:
+        try:
+            await self._stop_workers()
+            if self.error is None:
+                await self.partial.commit(self.representation.sha256)
+        except (IntegrityError, StoreError) as error:
+            self.error = error
+        if self.error is not None:
+            with contextlib.suppress(StoreError):
+                await self.partial.discard()
+        self._over(_outcome(self.error))
+        if not self._readers:
+            await self.partial.close()
+
+    async def _stop_workers(self) -> None:
+        current = asyncio.current_task()
+        workers = [task for task in self._workers if task is not current]
+        for task in workers:
+            task.cancel()
+        if workers:
+            await asyncio.wait(workers)
+
+    def _over(self, outcome: str) -> None:
+        seconds = asyncio.get_running_loop().time() - self._began
+        self._tools.observer.fill_ended(self.model, outcome, self._fetched_bytes, seconds)
+        self._tools.ended(self, self.error)
+        self._settled.set()
+
+    async def release(self, token: int) -> None:
+        """Let a reader go; whoever is last after the end closes the files."""
+        self._state.leave(token)
+        if self._readers.pop(token, None) is not None and not self._readers and self._settled.is_set():
+            await self.partial.close()
+
+    async def give_up(self, *, keep: bool) -> None:
+        """End it before it is complete: its readers get CacheClosed, and what is verified stays if keep.
+
+        One that has ended by itself is waited for.
+        """
+        if self._tail is not None:
+            await asyncio.wait([self._tail])
+            return
+        self.ended = True
+        self.error = CacheClosed()
+        self._fail_readers(set(self._readers), self.error)
+        await self._stop_workers()
+        if not keep:
+            with contextlib.suppress(StoreError):
+                await self.partial.discard()
+        if not self._readers:
+            await self.partial.close()
+        self._over("closed")
+
+    async def wait_for(self, reader: FillReader, piece: int) -> int:
+        """Wait until piece is verified; return the first piece after it that is not.
+
+        Raises:
+            OriginError, StoreError, IntegrityError, CacheClosed: it will not be.
+        """
+        while not self._state.is_done(piece):
+            if reader.error is not None:
+                raise reader.error
+            self._state.move(reader.token, piece)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(piece, []).append(future)
+            self.pump()
+            await future
+        return self._state.done_until(piece)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _outcome(error: HotstartError | None) -> str:
+    match error:
+        case None:
+            return "complete"
+        case ObjectChanged():
+            return "changed"
+        case IntegrityError():
+            return "damaged"
+        case _:
+            return "store"
+
+
+class FillReader:
+    """One reader of a fill: its bytes in order, as they are verified."""
+
+    def __init__(self, fill: Fill, token: int, wanted: ByteRange) -> None:
+        self.fill = fill
+        self.token = token
+        self.wanted = wanted
+        self.error: HotstartError | None = None
+
+    async def parts(self) -> AsyncIterator[FileSlice | bytes]:
+        """Yield the wanted bytes as slices, each valid until the reader is closed.
+
+        Raises (while iterating):
+            OriginError, StoreError, IntegrityError, CacheClosed
+        """
+        position = self.wanted.start
+        while position < self.wanted.stop:
+            done_until = await self.fill.wait_for(self, position // PIECE_BYTES)
+            stop = min(done_until * PIECE_BYTES, self.wanted.stop)
+            async for part in self.fill.partial.parts(ByteRange(position, stop)):
+                yield part
+            position = stop
+
+    async def close(self) -> None:
+        """Leave; what was asked for is still fetched. Idempotent."""
+        await self.fill.release(self.token)

@@ -1,0 +1,45 @@
+"""Single-flight: many ask for one thing, one task gets it, nobody's cancellation ends it for the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Flights"]
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+class Flights(Generic[K, T]):
+    """Tasks under way, by key."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[K, asyncio.Task[T]] = {}
+
+    def task(self, key: K, begin: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """Return the task under way for key, begun if there is none."""
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(begin())
+            task.add_done_callback(lambda ended: self._landed(key, ended))
+        return task
+
+    async def run(self, key: K, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what the task for key comes to; cancelling this does not cancel it."""
+        return await asyncio.shield(self.task(key, begin))
+
+    def _landed(self, key: K, task: asyncio.Task[T]) -> None:
+        del self._tasks[key]
+        if not task.cancelled():
+            # Every waiter may have gone; its error is nobody's news then.
+            task.exception()
+
+    async def close(self) -> None:
+        """Cancel all tasks under way and wait for them."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

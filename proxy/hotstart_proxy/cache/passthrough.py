@@ -1,0 +1,222 @@
+"""Passing bytes on from the origin without keeping them; readers of the same bytes share one read.
+
+A shared read is a window over the origin's stream. Readers may join while all of it since its beginning is
+still in the window, which is for the first 4 MiB. After that the window holds what the slowest reader still
+lacks, within a bound: whoever falls further behind is let go, and goes on with a read of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from hotstart.wire.errors import HotstartError
+from hotstart.wire.manifest import OriginObject, Representation
+from hotstart.wire.pieces import PIECE_BYTES
+from hotstart.wire.ranges import ByteRange
+from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.origins.base import Origin, OriginUnreachable
+
+from .answers import CacheClosed
+
+__all__ = ["PassThrough"]
+
+_JOIN_BYTES = PIECE_BYTES
+_WINDOW_BYTES = 2 * PIECE_BYTES
+# Of all shared reads together, so that many at once stay within the proxy's memory.
+_ALL_WINDOWS_BYTES = 8 * PIECE_BYTES
+
+
+class PassThrough:
+    """All passing on of one cache."""
+
+    def __init__(self, origin: Origin, observer: Observer) -> None:
+        self._origin = origin
+        self._observer = observer
+        self._shared: dict[tuple[str, ByteRange], _SharedRead] = {}
+        self._windows = _Windows()
+
+    async def stream(
+        self, model: str, representation: Representation, wanted: ByteRange
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the wanted bytes in order, as they come.
+
+        Raises (while iterating):
+            OriginError
+        """
+        if not len(wanted):
+            return
+        key = (representation.id, wanted)
+        shared = self._shared.get(key)
+        if shared is None or not shared.joinable:
+            source = self._read(model, representation.origin, wanted)
+            shared = self._shared[key] = _SharedRead(source, self._windows)
+        reader = shared.join()
+        position = wanted.start
+        try:
+            while position < wanted.stop and (chunk := await shared.next_chunk(reader)) is not None:
+                position += len(chunk)
+                yield chunk
+        finally:
+            shared.leave(reader)
+            if not shared.readers and self._shared.get(key) is shared:
+                del self._shared[key]
+        if position < wanted.stop:
+            rest = self._read(model, representation.origin, ByteRange(position, wanted.stop))
+            async with contextlib.aclosing(rest) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _read(self, model: str, item: OriginObject, wanted: ByteRange) -> AsyncGenerator[bytes, None]:
+        left = len(wanted)
+        async with self._origin.get(item, wanted) as chunks:
+            async for chunk in chunks:
+                left -= len(chunk)
+                self._observer.origin_bytes(model, len(chunk))
+                yield chunk
+        if left:
+            raise OriginUnreachable(self._origin.url, f"reading {item.key}", f"the body lacks {left} bytes")
+
+    async def close(self) -> None:
+        """End all shared reads; whoever reads them gets CacheClosed."""
+        for shared in list(self._shared.values()):
+            await shared.close()
+        self._shared.clear()
+
+
+class _Windows:
+    """How many bytes all windows hold."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    @property
+    def full(self) -> bool:
+        return self.bytes > _ALL_WINDOWS_BYTES
+
+
+class _Reader:
+    """One reader's place: the number of the chunk it needs next. Let go where ``detached``."""
+
+    def __init__(self) -> None:
+        self.next_chunk = 0
+        self.detached = False
+
+
+class _SharedRead:
+    """One read of the origin, by a task of its own, that steps on when a reader has had all there is."""
+
+    def __init__(self, source: AsyncGenerator[bytes, None], windows: _Windows) -> None:
+        self.joinable = True
+        self.readers: set[_Reader] = set()
+        self._source = source
+        self._windows = windows
+        self._chunks: deque[bytes] = deque()
+        self._first_chunk = 0
+        self._window_bytes = 0
+        self._received_bytes = 0
+        self._error: HotstartError | None = None
+        self._ended = False
+        self._hungry = asyncio.Event()
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._pump())
+
+    def join(self) -> _Reader:
+        """Take in a reader, at the beginning."""
+        reader = _Reader()
+        self.readers.add(reader)
+        return reader
+
+    def leave(self, reader: _Reader) -> None:
+        """Let a reader go; the read ends with its last."""
+        self.readers.discard(reader)
+        if self.readers:
+            self._trim()
+        else:
+            self.joinable = False
+            self._drop_window()
+            self._task.cancel()
+
+    async def next_chunk(self, reader: _Reader) -> bytes | None:
+        """Return the next chunk, or None where the reader is to go on by itself or the stream has ended.
+
+        Raises:
+            OriginError, CacheClosed
+        """
+        while True:
+            if reader.detached:
+                return None
+            place = reader.next_chunk - self._first_chunk
+            if place < len(self._chunks):
+                chunk = self._chunks[place]
+                reader.next_chunk += 1
+                self._trim()
+                return chunk
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return None
+            self._hungry.set()
+            await self._news.wait()
+
+    async def _pump(self) -> None:
+        try:
+            async with contextlib.aclosing(self._source) as chunks:
+                async for chunk in chunks:
+                    self._append(chunk)
+                    self._tell()
+                    self._hungry.clear()
+                    await self._hungry.wait()
+        except HotstartError as error:
+            self._error = error
+        finally:
+            self._ended = True
+            self.joinable = False
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _append(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._window_bytes += len(chunk)
+        self._windows.bytes += len(chunk)
+        self._received_bytes += len(chunk)
+        if self._received_bytes >= _JOIN_BYTES or self._windows.full:
+            self.joinable = False
+        self._trim()
+        bound = 0 if self._windows.full else _WINDOW_BYTES
+        while self.readers and len(self._chunks) > 1 and self._window_bytes > bound:
+            # Somebody had all there was and waits; the slowest must not make that one wait longer.
+            for reader in list(self.readers):
+                if reader.next_chunk == self._first_chunk:
+                    reader.detached = True
+                    self.readers.discard(reader)
+            self._trim()
+
+    def _trim(self) -> None:
+        if self.joinable:
+            return
+        needed = min((reader.next_chunk for reader in self.readers), default=self._first_chunk)
+        while self._chunks and self._first_chunk < needed:
+            self._shrink()
+
+    def _drop_window(self) -> None:
+        while self._chunks:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        length = len(self._chunks.popleft())
+        self._first_chunk += 1
+        self._window_bytes -= length
+        self._windows.bytes -= length
+
+    async def close(self) -> None:
+        """End the read."""
+        self._error = CacheClosed()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task

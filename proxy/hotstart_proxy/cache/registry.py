@@ -1,0 +1,159 @@
+"""The fills of a cache: one for each blob, however many ask, kept open between readers for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Set
+
+from hotstart.wire.errors import HotstartError
+from hotstart.wire.manifest import Representation
+from hotstart.wire.ranges import ByteRange
+from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.origins.base import Origin, OriginError
+from hotstart_proxy.stores.base import NoSpaceNow, PartialBlob, Store
+
+from .answers import CacheClosed
+from .fills import Fill, FillReader, FillTools
+
+__all__ = ["Fills"]
+
+# Of all fills together: 32 MiB, whatever the files' sizes.
+_PIECE_BUFFERS = 8
+# A fill that nobody reads costs two descriptors, and a read of all it has when it is taken up again.
+_MOST_IDLE = 16
+
+
+class Fills:
+    """Single-flight: whoever asks for a blob that is being filled joins its fill."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        store: Store,
+        observer: Observer,
+        connections: int,
+        make_room: Callable[[int, Set[str]], Awaitable[bool]],
+        origin_failed: Callable[[OriginError], None],
+        ended: Callable[[Fill, HotstartError | None], None],
+    ) -> None:
+        """Begin with no fills.
+
+        Args:
+            origin: where bytes come from.
+            store: where they go.
+            observer: told of events.
+            connections: requests at a time for one fill.
+            make_room: asked to free bytes, sparing some content ids; False if it cannot.
+            origin_failed, ended: as in ``FillTools``.
+        """
+        self._store = store
+        self._make_room = make_room
+        self._ended = ended
+        self._tools = FillTools(
+            origin=origin,
+            observer=observer,
+            buffers=asyncio.Semaphore(_PIECE_BUFFERS),
+            connections=connections,
+            origin_failed=origin_failed,
+            ended=self._fill_ended,
+        )
+        # By content id, the one that was joined last standing last.
+        self._fills: dict[str, Fill] = {}
+        self._starting: dict[str, asyncio.Task[Fill | None]] = {}
+        self._closing = False
+
+    def get(self, content_id: str) -> Fill | None:
+        """Return the fill of a blob, if there is one that readers may join."""
+        fill = self._fills.get(content_id)
+        return fill if fill is not None and fill.joinable else None
+
+    async def join(
+        self, model: str, representation: Representation, wanted: ByteRange, spared: Set[str]
+    ) -> FillReader | None:
+        """Join the fill of a blob, begun if need be; None if the blob has been committed meanwhile.
+
+        Args:
+            model: whose blob it is.
+            representation: the blob.
+            wanted: what the reader will read.
+            spared: content ids that must not be evicted to make room.
+
+        Raises:
+            NeverFits, NoSpaceNow, StoreError: it cannot be filled.
+            CacheClosed
+        """
+        content_id = representation.id
+        while True:
+            if self._closing:
+                raise CacheClosed
+            fill = self._fills.get(content_id)
+            if fill is not None and fill.joinable:
+                self._fills[content_id] = self._fills.pop(content_id)
+                return fill.join(wanted)
+            if fill is not None:
+                await fill.settled()
+                continue
+            task = self._starting.get(content_id)
+            if task is None:
+                task = asyncio.create_task(self._start(model, representation, spared))
+                self._starting[content_id] = task
+                task.add_done_callback(self._started)
+            if await asyncio.shield(task) is None:
+                return None
+
+    def _started(self, task: asyncio.Task[Fill | None]) -> None:
+        if not task.cancelled():
+            # Every waiter may have gone; its error is nobody's news then.
+            task.exception()
+
+    async def _start(self, model: str, representation: Representation, spared: Set[str]) -> Fill | None:
+        try:
+            if self._store.blobs().get(representation.id) == representation.size:
+                return None
+            partial = await self._reserve(representation, spared)
+            fill = Fill(self._tools, model, representation, partial)
+            self._fills[representation.id] = fill
+            fill.pump()
+        finally:
+            del self._starting[representation.id]
+        await self._limit_idle()
+        return fill
+
+    async def _reserve(self, representation: Representation, spared: Set[str]) -> PartialBlob:
+        content_id, size, pieces = representation.id, representation.size, representation.pieces
+        try:
+            return await self._store.begin_fill(content_id, size, pieces)
+        except NoSpaceNow:
+            if not await self._make_room(size, spared | {content_id}):
+                raise
+        return await self._store.begin_fill(content_id, size, pieces)
+
+    async def _limit_idle(self) -> None:
+        idle = [fill for fill in self._fills.values() if fill.idle]
+        for fill in idle[: max(0, len(idle) - _MOST_IDLE)]:
+            if fill.idle:
+                await fill.give_up(keep=True)
+
+    def _fill_ended(self, fill: Fill, error: HotstartError | None) -> None:
+        if self._fills.get(fill.representation.id) is fill:
+            del self._fills[fill.representation.id]
+        self._ended(fill, error)
+
+    async def discard_idle(self, content_ids: Set[str] | None = None) -> int:
+        """Discard fills that nobody reads, of these blobs or of all; return the bytes that were reserved."""
+        freed = 0
+        for content_id, fill in list(self._fills.items()):
+            if fill.idle and (content_ids is None or content_id in content_ids):
+                await fill.give_up(keep=False)
+                freed += fill.representation.size
+        return freed
+
+    async def close(self) -> None:
+        """End all fills; what is verified stays for the next start."""
+        self._closing = True
+        for task in list(self._starting.values()):
+            task.cancel()
+        if self._starting:
+            await asyncio.wait(list(self._starting.values()))
+        for fill in list(self._fills.values()):
+            await fill.give_up(keep=True)

@@ -1,0 +1,39 @@
+"""How a cache behaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hotstart.wire.adoption import Layout
+
+__all__ = ["CacheSettings"]
+
+_DAY_SECONDS = 24 * 60 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """The cache's settings; names and defaults are the configuration's (docs/configuration.md).
+
+    Attributes:
+        keep_versions: newest versions of each model to keep, besides aliased ones.
+        alias_ttl_seconds: an index older than this is asked for again when it is needed.
+        on_miss: ``"stream"`` serves a miss from its fill; ``"redirect"`` sends it to the origin where that
+            can be, while the fill runs.
+        keep: what ``warm`` fills: ``"identity"``, ``"zst"``, ``"zsp"``.
+        partial_ttl_seconds: a fill that nobody has gone on with for so long is dropped.
+        fill_connections: requests to the origin at a time for one fill.
+        presign_seconds: life of the URLs that readers are redirected to.
+        layout: where an origin that was not published by hotstart has its models.
+    """
+
+    keep_versions: int = 5
+    alias_ttl_seconds: float = 10.0
+    on_miss: Literal["stream", "redirect"] = "stream"
+    keep: tuple[str, ...] = ("identity",)
+    partial_ttl_seconds: float = _DAY_SECONDS
+    # S3 gives 85 to 90 MB/s a connection: eight fill a 5 Gbit/s link.
+    fill_connections: int = 8
+    presign_seconds: int = 3600
+    layout: Layout = field(default_factory=Layout)
