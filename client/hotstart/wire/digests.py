@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 
-__all__ = ["adopted_id", "etag", "is_content_id", "repr_digest", "sha256_id"]
+__all__ = ["adopted_id", "directory_etag", "etag", "is_content_id", "repr_digest", "sha256_id"]
 
 _CONTENT_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -35,6 +35,15 @@ def adopted_id(endpoint: str, bucket: str, key: str, object_etag: str, size: int
     """
     parts = ("hotstart-adopted-1", endpoint, bucket, key, object_etag, str(size))
     return sha256_id("\0".join(parts).encode("utf-8"))
+
+
+def directory_etag(mtime_ns: int, size: int, inode: int) -> str:
+    """Return the ETag of a file in a directory origin, quotes included.
+
+    It stays while the file is left alone, and changes when it is replaced or written to. Manifests carry it,
+    so proxy and client must make it alike.
+    """
+    return f'"{mtime_ns:x}-{size:x}-{inode:x}"'
 
 
 def etag(content_id: str) -> str:

@@ -1,0 +1,354 @@
+"""A bucket and prefix as the origin: S3 and what speaks its protocol, by aiobotocore. SigV4 everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import ClientError
+
+from hotstart.wire.catalog import ListedObject, Listing, ObjectBytes
+from hotstart.wire.manifest import OriginObject
+from hotstart.wire.ranges import ByteRange
+
+from .base import (
+    AlreadyExists,
+    ObjectChanged,
+    ObjectInfo,
+    Origin,
+    OriginDenied,
+    OriginError,
+    OriginIdentity,
+    OriginUnreachable,
+    PresignedUrl,
+)
+from .probe import prove_conditions
+from .s3_errors import NoBucket, code_of, status_of, translated
+from .s3_reading import ATTEMPTS, RangeReader, backoff
+from .s3_uploads import FileUpload
+
+__all__ = ["S3Origin", "S3Settings"]
+
+DEFAULT_REGION = "us-east-1"
+# What a parser of ours takes at most; a larger object under a document's key is none of ours.
+MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
+# The longest life that SigV4 gives a URL.
+MAX_PRESIGN_SECONDS = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """How to reach S3; credentials come in the ordinary AWS ways (environment, profile, web identity, roles).
+
+    Attributes:
+        endpoint: URL without path; None means AWS.
+        region: None means the profile's, or else us-east-1.
+        addressing: ``auto`` is path style for an endpoint of one's own, virtual for AWS.
+        connect_seconds: to open a connection.
+        stall_seconds: longest wait for the next bytes of an answer.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    connect_seconds: float = 3.0
+    stall_seconds: float = 15.0
+
+
+class S3Origin(Origin):
+    """One bucket and prefix.
+
+    Reads are retried here, so that they resume at the byte; everything else by botocore's standard retries.
+    """
+
+    can_presign = True
+
+    def __init__(self, bucket: str, prefix: str, settings: S3Settings | None = None) -> None:
+        """Keep what is needed to connect; that happens on entering.
+
+        Args:
+            bucket: its name.
+            prefix: empty, or with a trailing slash.
+            settings: how to reach it.
+        """
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._bucket = bucket
+        self._prefix = prefix
+        self._settings = settings or S3Settings()
+        self._session = AioSession()
+        region = self._settings.region or self._session.get_config_variable("region") or DEFAULT_REGION
+        self._region = str(region)
+        endpoint = self._settings.endpoint or f"https://s3.{self._region}.amazonaws.com"
+        self.identity = OriginIdentity(endpoint.rstrip("/"), bucket, prefix)
+        self._stack = AsyncExitStack()
+        self._control: Any = None
+        self._data: Any = None
+        self._credentials: Any = None
+
+    async def __aenter__(self) -> S3Origin:
+        async with AsyncExitStack() as stack:
+            with translated(self.url, "preparing to connect"):
+                self._credentials = await self._session.get_credentials()
+                self._control = await stack.enter_async_context(self._client(attempts=3))
+                self._data = await stack.enter_async_context(self._client(attempts=1))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    def _client(self, attempts: int) -> Any:
+        settings = self._settings
+        style = settings.addressing
+        if style == "auto":
+            style = "path" if settings.endpoint else "virtual"
+        return self._session.create_client(
+            "s3",
+            region_name=self._region,
+            endpoint_url=settings.endpoint,
+            config=AioConfig(
+                # By default botocore pre-signs with SigV2 for endpoints of one's own.
+                signature_version="s3v4",
+                s3={"addressing_style": style},
+                connect_timeout=settings.connect_seconds,
+                read_timeout=settings.stall_seconds,
+                retries={"total_max_attempts": attempts, "mode": "standard"},
+                # How many fills run at once is decided above; waiting for a connection here would look
+                # like a stall.
+                max_pool_connections=1000,
+                # Other servers know no trailing checksums; SigV4 covers what is sent.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def _target(self, key: str, version_id: str | None = None) -> dict[str, str]:
+        target = {"Bucket": self._bucket, "Key": self._prefix + key}
+        if version_id is not None:
+            target["VersionId"] = version_id
+        return target
+
+    async def read(self, key: str, known_etag: str | None = None) -> ObjectBytes | None:
+        attempt = 1
+        while True:
+            try:
+                return await self._read(key, known_etag)
+            except NoBucket:
+                raise
+            except OriginUnreachable:
+                if attempt == ATTEMPTS:
+                    raise
+            await backoff(attempt)
+            attempt += 1
+
+    async def _read(self, key: str, known_etag: str | None) -> ObjectBytes | None:
+        doing = f"reading {key}"
+        condition = {} if known_etag is None else {"IfNoneMatch": known_etag}
+        with translated(self.url, doing):
+            try:
+                answer = await self._data.get_object(**self._target(key), **condition)
+            except ClientError as error:
+                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                    return None
+                if status_of(error) == 304 and known_etag is not None:
+                    return ObjectBytes(None, known_etag, _header_time(error.response, "last-modified"))
+                raise
+            async with answer["Body"] as body:
+                if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
+                    reason = f"{answer['ContentLength']} bytes: expected at most {MAX_DOCUMENT_BYTES}"
+                    raise OriginError(self.url, doing, reason)
+                async with asyncio.timeout(self._settings.stall_seconds * 4):
+                    data: bytes = await body.read()
+        return ObjectBytes(data, str(answer["ETag"]), _milliseconds(answer["LastModified"]))
+
+    @asynccontextmanager
+    async def get(self, item: OriginObject, wanted: ByteRange) -> AsyncIterator[AsyncIterator[bytes]]:
+        if not len(wanted):
+            # No range of HTTP's is empty; the object must still be the one asked for.
+            found = await self.head(item.key)
+            if found is None or found.etag != item.etag:
+                raise ObjectChanged(self.url, f"reading {item.key}", "it was replaced or deleted")
+            yield _nothing()
+            return
+        target = self._target(item.key, item.version_id)
+        reader = RangeReader(self._data, self.url, target, item, wanted, self._settings.stall_seconds)
+        try:
+            await reader.open()
+            yield reader.chunks()
+        finally:
+            reader.close()
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        with translated(self.url, f"looking at {key}"):
+            try:
+                answer = await self._control.head_object(**self._target(key))
+            except ClientError as error:
+                if status_of(error) == 404:
+                    return None
+                raise
+        return ObjectInfo(
+            key=key,
+            size=int(answer["ContentLength"]),
+            etag=str(answer["ETag"]),
+            last_modified=_milliseconds(answer["LastModified"]),
+            version_id=answer.get("VersionId"),
+            metadata={name.lower(): value for name, value in answer.get("Metadata", {}).items()},
+        )
+
+    async def list(self, prefix: str, *, recursive: bool) -> Listing:
+        objects: list[ListedObject] = []
+        folders: list[str] = []
+        cut = len(self._prefix)
+        arguments = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if not recursive:
+            arguments["Delimiter"] = "/"
+        with translated(self.url, f"listing {prefix or 'everything'}"):
+            async for page in self._control.get_paginator("list_objects_v2").paginate(**arguments):
+                folders += [item["Prefix"][cut:] for item in page.get("CommonPrefixes", ())]
+                objects += [
+                    ListedObject(
+                        item["Key"][cut:], item["Size"], item["ETag"], _milliseconds(item["LastModified"])
+                    )
+                    for item in page.get("Contents", ())
+                ]
+        return Listing(tuple(sorted(objects, key=lambda item: item.key)), tuple(sorted(folders)))
+
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        media_type: str = "application/octet-stream",
+    ) -> ObjectInfo:
+        attributes = {"Metadata": dict(metadata or {}), "ContentType": media_type}
+        condition = {"IfNoneMatch": "*"} if create_only else {}
+        if if_match is not None:
+            condition = {"IfMatch": if_match}
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = await self._put(key, data, condition, attributes)
+            except _Conflict:
+                # AWS: another write to the key was under way, and nobody knows yet how that ended.
+                if attempt == ATTEMPTS:
+                    raise
+                await backoff(attempt)
+            else:
+                break
+        return self._info(key, len(data), answer, attributes)
+
+    async def _put(
+        self, key: str, data: bytes, condition: Mapping[str, str], attributes: Mapping[str, object]
+    ) -> dict[str, Any]:
+        doing = f"writing {key}"
+        with translated(self.url, doing):
+            try:
+                answer: dict[str, Any] = await self._control.put_object(
+                    **self._target(key), Body=data, **condition, **attributes
+                )
+            except ClientError as error:
+                status = status_of(error)
+                if "IfMatch" in condition and status in (404, 409, 412) and code_of(error) != "NoSuchBucket":
+                    raise ObjectChanged(self.url, doing, "it was replaced or deleted meanwhile") from error
+                if "IfNoneMatch" in condition and status == 412:
+                    raise AlreadyExists(self.url, doing, "there is such an object") from error
+                if "IfNoneMatch" in condition and status == 409:
+                    raise _Conflict(self.url, doing, "other writes to it are under way: try again") from error
+                raise
+        return answer
+
+    def _info(
+        self, key: str, size: int, answer: Mapping[str, Any], attributes: Mapping[str, Any]
+    ) -> ObjectInfo:
+        # A write's answer does not say when the object was modified; its Date is within a second of that.
+        return ObjectInfo(
+            key=key,
+            size=size,
+            etag=str(answer["ETag"]),
+            last_modified=_header_time(answer, "date"),
+            version_id=answer.get("VersionId"),
+            metadata={name.lower(): value for name, value in attributes["Metadata"].items()},
+        )
+
+    async def upload(
+        self,
+        key: str,
+        source: Path,
+        *,
+        metadata: Mapping[str, str],
+        media_type: str,
+        progress: Callable[[int], None] | None = None,
+    ) -> ObjectInfo:
+        attributes = {"Metadata": dict(metadata), "ContentType": media_type}
+        upload = FileUpload(
+            self._control, self.url, self._target(key), source, attributes, progress or (lambda count: None)
+        )
+        answer, size = await upload.send()
+        return self._info(key, size, answer, attributes)
+
+    async def delete(self, key: str) -> None:
+        with translated(self.url, f"deleting {key}"):
+            await self._control.delete_object(**self._target(key))
+
+    async def presign(self, item: OriginObject, expires_in_seconds: int) -> PresignedUrl | None:
+        doing = f"pre-signing {item.key}"
+        with translated(self.url, doing):
+            if self._credentials is not None:
+                # Renews them if they are about to end.
+                await self._credentials.get_frozen_credentials()
+            seconds = self._session_seconds(min(expires_in_seconds, MAX_PRESIGN_SECONDS))
+            if seconds < 1:
+                raise OriginDenied(self.url, doing, "the credentials' session has ended: renew it")
+            url = await self._control.generate_presigned_url(
+                "get_object", Params=self._target(item.key, item.version_id), ExpiresIn=seconds
+            )
+        return PresignedUrl(str(url), seconds)
+
+    def _session_seconds(self, asked: int) -> int:
+        """Return the lesser of asked and the life that the credentials have left, in whole seconds."""
+        # botocore tells only whether they end within so many seconds; keys without an end say nothing.
+        ends_within = getattr(self._credentials, "refresh_needed", None)
+        if ends_within is None or not ends_within(asked):
+            return asked
+        low, high = 0, asked
+        while high - low > 1:
+            middle = (low + high) // 2
+            if ends_within(middle):
+                high = middle
+            else:
+                low = middle
+        return low
+
+    async def check_publishable(self) -> None:
+        await prove_conditions(self)
+
+
+class _Conflict(OriginUnreachable):
+    """A create-only write lost to another one that had not ended."""
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _header_time(answer: Mapping[str, Any], name: str) -> int:
+    value = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get(name)
+    try:
+        return _milliseconds(parsedate_to_datetime(str(value)))
+    except ValueError:
+        return 0
