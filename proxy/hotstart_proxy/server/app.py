@@ -1,0 +1,175 @@
+"""The application: every request's way from its raw target to an answer, a log line and the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from hotstart.wire.errors import HotstartError, IntegrityError
+from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.origins.base import OriginError
+from hotstart_proxy.stores.base import StoreError
+from hotstart_proxy.telemetry.logs import log_event
+from hotstart_proxy.telemetry.metrics import Metrics
+
+from .admin import AdminApi
+from .connections import ConnectionServer
+from .exchanges import Exchange
+from .health import HealthApi
+from .native import NativeApi, NativeOptions
+from .problems import Problem, problem_of
+from .routes import Listener, Match, RouteName, find_route, split_target
+from .sendfile import FileTooShort, ReaderStalled
+from .tokens import Tokens
+
+__all__ = ["App", "Handler", "handlers"]
+
+Handler = Callable[[Exchange, Match], Awaitable[web.StreamResponse]]
+_log = logging.getLogger("hotstart_proxy.requests")
+_INTERNAL = Problem(500, "internal", "something went wrong in the proxy; its log says what")
+# What nginx logs for a client that went away before it had an answer; never sent.
+_CLIENT_GONE = 499
+_GONE = Problem(_CLIENT_GONE, "client", "the client went away")
+
+
+def handlers(
+    listener: Listener,
+    cache: Cache,
+    options: NativeOptions,
+    metrics: Metrics,
+    is_draining: Callable[[], bool],
+) -> dict[RouteName, Handler]:
+    """Return the handler of every route that a listener serves."""
+    health = HealthApi(listener, cache.state, is_draining, metrics)
+    shared: dict[RouteName, Handler] = {
+        RouteName.HOME: health.home,
+        RouteName.LIVE: health.live,
+        RouteName.READY: health.ready,
+        RouteName.METRICS: health.metrics,
+    }
+    if listener is Listener.ADMIN:
+        admin = AdminApi(cache)
+        return {**shared, RouteName.WARM: admin.warm, RouteName.EVICT: admin.evict, RouteName.GC: admin.gc}
+    native = NativeApi(cache, options, metrics)
+    return {
+        **shared,
+        RouteName.MODELS: native.models,
+        RouteName.MODEL: native.model,
+        RouteName.MANIFEST: native.manifest,
+        RouteName.OPEN: native.open,
+        RouteName.FILE: native.file,
+    }
+
+
+class App:
+    """Serves one kind of listener."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        routes: Mapping[RouteName, Handler],
+        tokens: Tokens | None,
+        metrics: Metrics,
+        is_draining: Callable[[], bool],
+    ) -> None:
+        self._listener = listener
+        self._handlers = routes
+        self._tokens = tokens
+        self._metrics = metrics
+        self._is_draining = is_draining
+        self.server = ConnectionServer(self._handle, self._malformed)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        exchange = Exchange(request)
+        connection = exchange.connection
+        self._metrics.request_started()
+        try:
+            response = await self._answer(exchange)
+            if self._is_draining() or (connection.half_closed and not connection.more_requests):
+                response.force_close()
+            return response
+        except asyncio.CancelledError:
+            exchange.fault = exchange.fault or f"{_GONE.code}: {_GONE.detail}"
+            exchange.status = exchange.status or _CLIENT_GONE
+            raise
+        finally:
+            connection.answered += 1
+            self._record(exchange)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        try:
+            return await self._dispatch(exchange)
+        except HotstartError as error:
+            return self._failed(exchange, problem_of(error), _cut_reason(error))
+        except Exception as error:  # noqa: BLE001  the boundary: one request's bug is not the process's end
+            if isinstance(error, ConnectionError) and exchange.headers_sent:
+                return self._failed(exchange, _GONE, "client")
+            _log.exception("a request failed")
+            return self._failed(exchange, _INTERNAL, "internal")
+
+    async def _dispatch(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        match = find_route(self._listener, request.method, request.raw_path)
+        exchange.route = match.route.name
+        if match.route.needs_token and self._tokens is not None:
+            self._tokens.check(request.headers.get("Authorization"))
+        return await self._handlers[match.route.name](exchange, match)
+
+    def _failed(self, exchange: Exchange, problem: Problem, reason: str) -> web.StreamResponse:
+        started = exchange.response
+        if started is not None and exchange.headers_sent:
+            # The status has gone out as success: only a body that ends short tells the client otherwise.
+            exchange.fault = f"{problem.code}: {problem.detail}"
+            self._metrics.answer_cut(reason)
+            exchange.connection.cut()
+            started.force_close()
+            return started
+        return exchange.respond_problem(problem)
+
+    def _record(self, exchange: Exchange) -> None:
+        self._metrics.request_ended(exchange.route, exchange.status, exchange.source)
+        if exchange.first_byte_seconds is not None and exchange.source is not None:
+            self._metrics.first_byte(exchange.source, exchange.first_byte_seconds)
+        request = exchange.request
+        self._log_request(
+            request,
+            {
+                "method": request.method,
+                "path": split_target(request.raw_path)[0],
+                "status": exchange.status,
+                "bytes": exchange.sent_bytes,
+                "milliseconds": round(exchange.seconds() * 1000, 3),
+                "route": exchange.route,
+                "source": exchange.source,
+                "model": exchange.model,
+                "version": exchange.version,
+                "range": None if exchange.wanted is None else exchange.wanted.header(),
+                "fault": exchange.fault,
+            },
+        )
+
+    def _malformed(self, request: web.BaseRequest, problem: Problem) -> None:
+        # aiohttp answers this by itself, so it has no exchange.
+        self._metrics.request_started()
+        self._metrics.request_ended("none", problem.status, None)
+        self._log_request(request, {"status": problem.status, "fault": f"{problem.code}: {problem.detail}"})
+
+    def _log_request(self, request: web.BaseRequest, fields: dict[str, object]) -> None:
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        client = peer[0] if isinstance(peer, tuple) else None
+        log_event(_log, logging.INFO, "request", {"listener": self._listener, "client": client, **fields})
+
+
+def _cut_reason(error: HotstartError) -> str:
+    if isinstance(error, ReaderStalled):
+        return "stalled"
+    if isinstance(error, OriginError):
+        return "origin"
+    if isinstance(error, StoreError | FileTooShort):
+        return "store"
+    if isinstance(error, IntegrityError):
+        return "damaged"
+    return "internal"

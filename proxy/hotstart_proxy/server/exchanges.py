@@ -1,0 +1,153 @@
+"""One request and what becomes of it: the record that handlers fill in, for headers, metrics and the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from hotstart._version import __version__
+from hotstart.wire.ranges import ByteRange
+from hotstart_proxy.cache.answers import Body, BodySource
+
+from .connections import Connection
+from .problems import PROBLEM_MEDIA_TYPE, Problem
+from .sendfile import BodyWriter, FileTooShort
+
+__all__ = ["REDIRECT", "Exchange"]
+
+# Beside the three sources of a body: where the bytes are fetched from instead of here.
+REDIRECT = "redirect"
+
+# RFC 9211. A pass-through is forwarded and not stored; what a fill brings is.
+_CACHE_STATUS = {
+    BodySource.HIT: "hotstart; hit",
+    BodySource.FILL: "hotstart; fwd=miss; stored",
+    BodySource.PASSED_ON: "hotstart; fwd=miss",
+}
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request being answered.
+
+    Attributes:
+        route: name of the matched route, or ``"none"``.
+        status: of the answer; 0 until there is one.
+        source: where a model's bytes came from, or ``"redirect"``; None where none were sent.
+        model: the resolved model.
+        version: the resolved version.
+        wanted: the bytes that were asked for.
+        sent_bytes: of the body.
+        fault: what went wrong, for the log.
+        first_byte_seconds: from arrival until a model's first part was sent.
+        response: the answer, once there is one.
+    """
+
+    request: web.BaseRequest
+    route: str = "none"
+    status: int = 0
+    source: str | None = None
+    model: str | None = None
+    version: str | None = None
+    wanted: ByteRange | None = None
+    sent_bytes: int = 0
+    fault: str | None = None
+    first_byte_seconds: float | None = None
+    response: web.StreamResponse | None = None
+    _started: float = field(default_factory=time.perf_counter)
+    _timings: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the request came on."""
+        connection = self.request.protocol
+        assert isinstance(connection, Connection)
+        return connection
+
+    @property
+    def headers_sent(self) -> bool:
+        """The answer has begun, so its status can no longer change."""
+        return self.response is not None and self.response.prepared
+
+    def headers(self) -> dict[str, str]:
+        """Return the request's headers: names in lower case, repeated ones joined by commas (9110, 5.3)."""
+        headers: dict[str, str] = {}
+        for name, value in self.request.headers.items():
+            name = name.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
+
+    def seconds(self) -> float:
+        """Return the time since the request's head arrived."""
+        return time.perf_counter() - self._started
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Count the time within for Server-Timing."""
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._timings.append((name, time.perf_counter() - before))
+
+    def respond(self, status: int, headers: dict[str, str], body: bytes = b"") -> web.StreamResponse:
+        """Answer with a body that is in memory; to HEAD, only its headers go out."""
+        self.status = status
+        self.sent_bytes = len(body) if self.request.method != "HEAD" else 0
+        self.response = web.Response(status=status, headers=self._complete(headers), body=body)
+        return self.response
+
+    def respond_head(self, status: int, headers: dict[str, str]) -> web.StreamResponse:
+        """Answer with headers alone, among them the Content-Length of what a GET would get."""
+        self.status = status
+        self.response = web.StreamResponse(status=status, headers=self._complete(headers))
+        return self.response
+
+    def respond_problem(self, problem: Problem) -> web.StreamResponse:
+        """Answer with a problem document."""
+        headers = {"Content-Type": PROBLEM_MEDIA_TYPE, "Cache-Control": "no-store", **problem.headers}
+        self.fault = f"{problem.code}: {problem.detail}"
+        return self.respond(problem.status, headers, problem.dump())
+
+    async def send(self, status: int, headers: dict[str, str], body: Body) -> web.StreamResponse:
+        """Answer with a body from the cache, which is closed, whatever happens.
+
+        Raises:
+            ConnectionError, ReaderStalled, FileTooShort, OriginError, StoreError, IntegrityError: after the
+                headers have gone out, so that only cutting the connection is left.
+        """
+        writer: BodyWriter | None = None
+        try:
+            self.source = str(body.source)
+            headers = {**headers, "Cache-Status": _CACHE_STATUS[body.source]}
+            self.status = status
+            self.response = web.StreamResponse(status=status, headers=self._complete(headers))
+            await self.response.prepare(self.request)
+            writer = BodyWriter(self.request)
+            async for part in body.parts():
+                await writer.write(part)
+                self.sent_bytes = writer.sent
+                if self.first_byte_seconds is None:
+                    self.first_byte_seconds = self.seconds()
+            if writer.sent != body.length:
+                raise FileTooShort(writer.sent, body.length - writer.sent)
+            await self.response.write_eof()
+            return self.response
+        finally:
+            if writer is not None:
+                self.sent_bytes = writer.sent
+                writer.close()
+            await body.close()
+
+    def _complete(self, headers: dict[str, str]) -> dict[str, str]:
+        timings = ", ".join(f"{name};dur={seconds * 1000:.3g}" for name, seconds in self._timings)
+        return {
+            **headers,
+            **({"Server-Timing": timings} if timings else {}),
+            "X-Content-Type-Options": "nosniff",
+            "Server": f"hotstart/{__version__}",
+        }

@@ -1,0 +1,223 @@
+"""The native API: models, manifests, opening, and the bytes of files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from hotstart.wire import documents
+from hotstart.wire.digests import etag, sha256_id
+from hotstart.wire.manifest import Representation
+from hotstart.wire.opening import Opening
+from hotstart.wire.references import Reference
+from hotstart_proxy.cache.answers import NotFound, Redirect, Resolved
+from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.origins.base import OriginError
+
+from .exchanges import REDIRECT, Exchange
+from .problems import InvalidQuery
+from .routes import Match
+from .selection import AnswerPlan, Selected, plan_answer
+
+__all__ = ["AliasObserver", "NativeApi", "NativeOptions"]
+
+_JSON = "application/json"
+_IMMUTABLE = "max-age=31536000, immutable"
+_EXPIRES_IN_BOUNDS = (60, 7 * 86400)
+
+
+class AliasObserver(Protocol):
+    """Told what an alias meant when it was asked for."""
+
+    def alias_resolved(self, model: str, alias: str, version: str) -> None:
+        """The alias of model means version now."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeOptions:
+    """What the API needs to know of the settings.
+
+    Attributes:
+        needs_token: answers are for one client alone (``private``).
+        alias_ttl_seconds: max-age of what may change.
+        presign_seconds: life of the URLs in an opening that asks for no other.
+    """
+
+    needs_token: bool
+    alias_ttl_seconds: float
+    presign_seconds: int
+
+
+class NativeApi:
+    """Handlers of the routes under /v1 on the data listeners."""
+
+    def __init__(self, cache: Cache, options: NativeOptions, observer: AliasObserver) -> None:
+        self._cache = cache
+        self._options = options
+        self._observer = observer
+
+    async def models(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """List the models."""
+        with exchange.timed("list"):
+            models = await self._cache.models()
+        return self._respond_document(exchange, documents.dump_json({"models": list(models)}))
+
+    async def model(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """Describe one model: its index, and what is kept and cached of it."""
+        model = _reference(match).model
+        exchange.model = model
+        with exchange.timed("index"):
+            index = await self._cache.index(model)
+        kept = self._cache.kept_versions(model)
+        members = {
+            **json.loads(index.dump()),
+            "default": index.resolve(None),
+            "latest": index.latest(),
+            "kept": list(kept),
+            "cached": {version: held for version in kept if (held := await self._held(model, version))},
+        }
+        return self._respond_document(exchange, documents.dump_json(members))
+
+    async def _held(self, model: str, version: str) -> dict[str, int]:
+        try:
+            return self._cache.cached(await self._cache.resolve(Reference(model, version)))
+        except (OriginError, NotFound):
+            # Its manifest is not here and cannot be had now, so nothing of it is here that anyone could use.
+            return {}
+
+    async def manifest(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """Give a version's manifest, the origin's exact bytes."""
+        resolved = await self._resolve(exchange, _reference(match))
+        data = resolved.manifest_bytes
+        pinned = Reference(resolved.manifest.model, resolved.manifest.version)
+        selected = self._selected(resolved, pinned, len(data), sha256_id(data))
+        return self._respond_bytes(exchange, selected, data)
+
+    async def open(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """Give all that a client needs to load a version, in one round trip."""
+        expires_in_seconds = _expires_in(match.query, self._options.presign_seconds)
+        resolved = await self._resolve(exchange, _reference(match))
+        with exchange.timed("presign"):
+            fallback = await self._cache.fallback(resolved, expires_in_seconds)
+        opening = Opening(
+            resolved.manifest, resolved.manifest_bytes, fallback, self._cache.cached(resolved)
+        ).dump()
+        headers = {"Content-Type": _JSON, "Cache-Control": "no-store", "Content-Length": str(len(opening))}
+        if exchange.request.method == "HEAD":
+            return exchange.respond_head(200, headers)
+        return exchange.respond(200, headers, opening)
+
+    async def file(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """Give the bytes of a file or twin."""
+        reference = _reference(match)
+        assert reference.file is not None
+        resolved = await self._resolve(exchange, reference)
+        representation = resolved.manifest.representation(reference.file)
+        # The cache has found the file already, or said that there is none.
+        assert representation is not None
+        plan = plan_answer(
+            exchange.request.method, exchange.headers(), self._selected_file(resolved, representation)
+        )
+        exchange.wanted = plan.wanted
+        if plan.wanted is None or not len(plan.wanted):
+            return exchange.respond_head(plan.status, plan.headers)
+        with exchange.timed("read"):
+            answer = await self._cache.read(
+                resolved, representation, plan.wanted, may_redirect=plan.may_redirect
+            )
+        if isinstance(answer, Redirect):
+            exchange.source = REDIRECT
+            return exchange.respond(
+                307,
+                {
+                    "Location": answer.url,
+                    "Cache-Control": "no-store",
+                    "Cache-Status": "hotstart; fwd=miss; detail=redirect",
+                },
+            )
+        return await exchange.send(plan.status, plan.headers, answer)
+
+    async def _resolve(self, exchange: Exchange, reference: Reference) -> Resolved:
+        with exchange.timed("resolve"):
+            resolved = await self._cache.resolve(reference)
+        exchange.model, exchange.version = resolved.manifest.model, resolved.manifest.version
+        if resolved.by_alias and reference.selector is not None:
+            self._observer.alias_resolved(exchange.model, reference.selector, exchange.version)
+        return resolved
+
+    def _selected_file(self, resolved: Resolved, representation: Representation) -> Selected:
+        return self._selected(
+            resolved,
+            Reference(resolved.manifest.model, resolved.manifest.version, representation.path),
+            representation.size,
+            representation.id,
+            media_type=representation.media_type,
+            sha256=representation.sha256,
+        )
+
+    def _selected(
+        self,
+        resolved: Resolved,
+        pinned: Reference,
+        size: int,
+        content_id: str,
+        *,
+        media_type: str = _JSON,
+        sha256: str | None = None,
+    ) -> Selected:
+        # An adopted version is whatever lies in its folder; only what was published can never change.
+        changes = resolved.by_alias or any(file.sha256 is None for file in resolved.manifest.files)
+        return Selected(
+            size=size,
+            etag=etag(content_id),
+            media_type=media_type,
+            cache_control=self._cache_control(self._max_age() if changes else _IMMUTABLE),
+            last_modified=resolved.published_at // 1000,
+            dates_identify=not changes,
+            content_location=f"/v1/models/{pinned.url_path()}" if resolved.by_alias else None,
+            sha256=content_id if pinned.file is None else sha256,
+        )
+
+    def _max_age(self) -> str:
+        return f"max-age={int(self._options.alias_ttl_seconds)}"
+
+    def _cache_control(self, age: str) -> str:
+        return f"{'private' if self._options.needs_token else 'public'}, {age}"
+
+    def _respond_document(self, exchange: Exchange, data: bytes) -> web.StreamResponse:
+        selected = Selected(
+            size=len(data),
+            etag=etag(sha256_id(data)),
+            media_type=_JSON,
+            cache_control=self._cache_control(self._max_age()),
+        )
+        return self._respond_bytes(exchange, selected, data)
+
+    def _respond_bytes(self, exchange: Exchange, selected: Selected, data: bytes) -> web.StreamResponse:
+        plan: AnswerPlan = plan_answer(exchange.request.method, exchange.headers(), selected)
+        if plan.wanted is None:
+            return exchange.respond_head(plan.status, plan.headers)
+        return exchange.respond(plan.status, plan.headers, data[plan.wanted.start : plan.wanted.stop])
+
+
+def _reference(match: Match) -> Reference:
+    assert match.reference is not None
+    return match.reference
+
+
+def _expires_in(query: str, default: int) -> int:
+    try:
+        values = parse_qs(query, keep_blank_values=True, max_num_fields=16).get("expires_in")
+    except ValueError as error:
+        raise InvalidQuery("expires_in", "too many parameters") from error
+    if values is None:
+        return default
+    low, high = _EXPIRES_IN_BOUNDS
+    text = values[-1]
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+        raise InvalidQuery("expires_in", f"expected whole seconds from {low} to {high}")
+    return int(text)

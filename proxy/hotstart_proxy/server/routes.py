@@ -1,0 +1,183 @@
+"""The table of routes, and finding the one that a raw request target names.
+
+aiohttp's own router decodes before it matches, which turns ``%2F`` and ``..`` into structure. So the target
+is taken raw, split once, and what names a model goes through the one parser of references.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hotstart.wire.errors import InvalidReference
+from hotstart.wire.references import NotCanonical, Reference, parse_url_path
+
+from .problems import MethodNotAllowed, Moved, NoSuchRoute
+
+__all__ = ["ROUTES", "Listener", "Match", "Route", "RouteName", "find_route", "split_target"]
+
+READ = ("GET", "HEAD")
+
+
+class Listener(StrEnum):
+    """The two kinds of listener."""
+
+    DATA = "data"
+    ADMIN = "admin"
+
+
+class RouteName(StrEnum):
+    """Names of routes, as metrics and logs say them."""
+
+    HOME = "home"
+    LIVE = "live"
+    READY = "ready"
+    METRICS = "metrics"
+    MODELS = "models"
+    MODEL = "model"
+    MANIFEST = "manifest"
+    FILE = "file"
+    OPEN = "open"
+    WARM = "warm"
+    EVICT = "evict"
+    GC = "gc"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route.
+
+    Attributes:
+        name: for metrics and logs.
+        methods: that it answers.
+        pattern: its path as in docs/http-api.md.
+        listeners: that serve it.
+        needs_token: where the proxy has tokens.
+        summary: what it gives.
+    """
+
+    name: RouteName
+    methods: tuple[str, ...]
+    pattern: str
+    listeners: tuple[Listener, ...]
+    needs_token: bool
+    summary: str
+
+
+_BOTH = (Listener.DATA, Listener.ADMIN)
+_DATA = (Listener.DATA,)
+_ADMIN = (Listener.ADMIN,)
+
+ROUTES: tuple[Route, ...] = (
+    Route(RouteName.HOME, READ, "/", _BOTH, True, "name, version and routes, as text"),
+    Route(RouteName.LIVE, READ, "/healthz/live", _BOTH, False, "200 while the process runs"),
+    Route(RouteName.READY, READ, "/healthz/ready", _BOTH, False, "200 while it can serve or redirect"),
+    Route(RouteName.METRICS, READ, "/metrics", _BOTH, True, "metrics for Prometheus"),
+    Route(RouteName.MODELS, READ, "/v1/models", _DATA, True, "the models"),
+    Route(RouteName.MODEL, READ, "/v1/models/{model}", _DATA, True, "versions, aliases, what is cached"),
+    Route(RouteName.MANIFEST, READ, "/v1/models/{model}@{version}", _DATA, True, "the manifest"),
+    Route(RouteName.FILE, READ, "/v1/models/{model}@{version}/{file}", _DATA, True, "bytes; ranges"),
+    Route(
+        RouteName.OPEN,
+        READ,
+        "/v1/open/{model}@{version}",
+        _DATA,
+        True,
+        "all that a client needs to load",
+    ),
+    Route(RouteName.WARM, ("POST",), "/v1/models/{model}@{version}:warm", _ADMIN, False, "fill the store"),
+    Route(RouteName.EVICT, ("POST",), "/v1/models/{model}@{version}:evict", _ADMIN, False, "empty the store"),
+    Route(RouteName.GC, ("POST",), "/v1/gc", _ADMIN, False, "drop what is not kept"),
+)
+_BY_NAME = {route.name: route for route in ROUTES}
+_FIXED = {route.pattern: route for route in ROUTES if "{" not in route.pattern}
+_ACTIONS = {"warm": RouteName.WARM, "evict": RouteName.EVICT}
+_MODELS_PREFIX = "/v1/models/"
+_OPEN_PREFIX = "/v1/open/"
+# RFC 9112, 3.2.2: a server accepts the absolute form.
+_ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A found route.
+
+    Attributes:
+        reference: what the path names, where the pattern has a model.
+        query: still encoded, without the question mark.
+    """
+
+    route: Route
+    reference: Reference | None
+    query: str
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Split a raw request target into path and query; a scheme and authority before them are dropped."""
+    absolute = _ABSOLUTE.match(target)
+    if absolute is not None:
+        target = target[absolute.end() :]
+        if not target.startswith("/"):
+            target = "/" + target
+    path, _, query = target.partition("?")
+    return path, query
+
+
+def find_route(listener: Listener, method: str, target: str) -> Match:
+    """Find what a request is for.
+
+    Raises:
+        NoSuchRoute: the listener has no such path.
+        MethodNotAllowed: it has, but for other methods.
+        Moved: the reference spells ``@`` as ``%40``.
+        InvalidReference: what stands where a reference belongs is none.
+    """
+    path, query = split_target(target)
+    fixed = _FIXED.get(path)
+    if fixed is not None:
+        return Match(_checked(fixed, listener, method, path), None, query)
+    if path.startswith(_OPEN_PREFIX) and listener is Listener.DATA:
+        route = _checked(_BY_NAME[RouteName.OPEN], listener, method, path)
+        reference = _reference(_OPEN_PREFIX, path.removeprefix(_OPEN_PREFIX), "", query)
+        return Match(route, _whole_version(reference), query)
+    if not path.startswith(_MODELS_PREFIX):
+        raise NoSuchRoute(path)
+    rest = path.removeprefix(_MODELS_PREFIX)
+    if listener is Listener.ADMIN:
+        named, _, action = rest.rpartition(":")
+        if action not in _ACTIONS:
+            raise NoSuchRoute(path)
+        route = _checked(_BY_NAME[_ACTIONS[action]], listener, method, path)
+        reference = _reference(_MODELS_PREFIX, named, f":{action}", query)
+        return Match(route, _whole_version(reference), query)
+    reference = _reference(_MODELS_PREFIX, rest, "", query)
+    return Match(_checked(_route_for(reference), listener, method, path), reference, query)
+
+
+def _route_for(reference: Reference) -> Route:
+    if reference.file is not None:
+        return _BY_NAME[RouteName.FILE]
+    return _BY_NAME[RouteName.MODEL if reference.selector is None else RouteName.MANIFEST]
+
+
+def _whole_version(reference: Reference) -> Reference:
+    if reference.file is not None:
+        raise InvalidReference(str(reference), "expected a version here, not a file of it")
+    return reference
+
+
+def _checked(route: Route, listener: Listener, method: str, path: str) -> Route:
+    if listener not in route.listeners:
+        raise NoSuchRoute(path)
+    if method not in route.methods:
+        raise MethodNotAllowed(method, route.methods)
+    return route
+
+
+def _reference(prefix: str, raw: str, action: str, query: str) -> Reference:
+    try:
+        return parse_url_path(raw)
+    except NotCanonical as error:
+        tail = f"?{query}" if query else ""
+        raise Moved(f"{prefix}{error.location}{action}{tail}") from error

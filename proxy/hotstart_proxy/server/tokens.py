@@ -1,0 +1,116 @@
+"""Bearer tokens: the file that lists them, and comparing in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+from pathlib import Path
+
+from hotstart.wire.errors import HotstartError
+
+from .problems import Unauthorized
+
+__all__ = ["InvalidTokenFile", "Tokens"]
+
+_log = logging.getLogger("hotstart_proxy.tokens")
+# RFC 6750, 2.1.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
+
+
+class InvalidTokenFile(HotstartError):
+    """The file of tokens cannot be used; tokens themselves are never in the message."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"token file {path}: {reason}")
+
+
+class Tokens:
+    """The tokens of one file, read again when the file changes.
+
+    A file that cannot be read for a moment (a mounted secret is being replaced) leaves the last tokens in
+    force; one that has become empty lets nobody in. Only digests are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            InvalidTokenFile: it cannot be read, has no token, or a line that is none.
+        """
+        self._path = path
+        self._digests: tuple[bytes, ...] = ()
+        self._stamp: tuple[int, int, int] | None = None
+        self._read()
+        if not self._digests:
+            raise InvalidTokenFile(path, "it holds no token: write one a line")
+
+    def __repr__(self) -> str:
+        return f"Tokens({str(self._path)!r}, {len(self._digests)} tokens)"
+
+    def check(self, authorization: str | None) -> None:
+        """Admit a request by its ``Authorization`` header.
+
+        Raises:
+            Unauthorized: there is no bearer token in it, or none of ours.
+        """
+        self._refresh()
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized(given=False)
+        digest = _digest(token)
+        # Every token is compared, whichever fits, so that time tells nothing.
+        admitted = False
+        for known in self._digests:
+            admitted |= hmac.compare_digest(known, digest)
+        if not admitted:
+            raise Unauthorized(given=True)
+
+    def _refresh(self) -> None:
+        try:
+            stamp = _stamp(self._path)
+        except OSError:
+            stamp = None
+        if stamp == self._stamp:
+            return
+        try:
+            self._read()
+        except InvalidTokenFile as error:
+            # The stamp is kept, so that this is said once and not at every request.
+            self._stamp = stamp
+            _log.warning("the last tokens stay in force: %s", error)
+
+    def _read(self) -> None:
+        try:
+            stamp = _stamp(self._path)
+            text = self._path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InvalidTokenFile(self._path, f"cannot read it: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidTokenFile(self._path, "it is not text") from error
+        digests = []
+        for number, line in enumerate(text.splitlines(), 1):
+            token = line.strip()
+            if not token or token.startswith("#"):
+                continue
+            if not _TOKEN.fullmatch(token):
+                raise InvalidTokenFile(
+                    self._path,
+                    f"line {number} is no token: expected A-Z a-z 0-9 . _ ~ + / - and = last",
+                )
+            digests.append(_digest(token))
+        self._digests, self._stamp = tuple(digests), stamp
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

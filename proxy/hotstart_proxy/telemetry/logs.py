@@ -1,0 +1,104 @@
+"""Log lines for machines: one event a line, as logfmt or JSON, on standard error.
+
+Secrets do not get here by construction: requests are logged by path, without query, and redirects without
+their target. What libraries log passes a filter that blanks signatures and bearer tokens all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TextIO
+
+__all__ = ["JsonFormatter", "LogfmtFormatter", "configure_logs", "log_event", "masked"]
+
+LOGGER = "hotstart_proxy"
+# Longer values are somebody's attempt to fill the disk.
+_MAX_VALUE_CHARS = 2048
+_PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
+_SECRETS = re.compile(
+    r"((?:X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature)=|\bBearer\s+)[^&\s\"']+",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Return text with signatures and bearer tokens blanked."""
+    return _SECRETS.sub(r"\1***", text)
+
+
+def log_event(logger: logging.Logger, level: int, event: str, fields: Mapping[str, object]) -> None:
+    """Log one event; fields whose value is None are left out."""
+    if logger.isEnabledFor(level):
+        logger.log(level, event, extra={"fields": {k: v for k, v in fields.items() if v is not None}})
+
+
+def _members(record: logging.LogRecord) -> dict[str, object]:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    members: dict[str, object] = {
+        "time": moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z",
+        "level": record.levelname.lower(),
+        "event": _text(record.getMessage()),
+    }
+    if not record.name.startswith(LOGGER):
+        members["logger"] = record.name
+    for name, value in getattr(record, "fields", {}).items():
+        members[name] = value if isinstance(value, bool | int | float) else _text(str(value))
+    if record.exc_info and record.exc_info[1] is not None:
+        members["error"] = _text(f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
+    return members
+
+
+def _text(text: str) -> str:
+    # Undecodable bytes of a request arrive as lone surrogates, which no stream can write.
+    clean = masked(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return clean if len(clean) <= _MAX_VALUE_CHARS else clean[:_MAX_VALUE_CHARS] + "…"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; a traceback, where there is one, is its member ``traceback``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        members = _members(record)
+        if record.exc_info:
+            members["traceback"] = masked(self.formatException(record.exc_info))
+        return json.dumps(members, ensure_ascii=False)
+
+
+class LogfmtFormatter(logging.Formatter):
+    """``name=value`` pairs; values with spaces, quotes or control characters are quoted as in JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and a traceback after it where there is one."""
+        line = " ".join(f"{name}={_logfmt_value(value)}" for name, value in _members(record).items())
+        if record.exc_info:
+            line += "\n" + masked(self.formatException(record.exc_info))
+        return line
+
+
+def _logfmt_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def configure_logs(form: str, level: str, stream: TextIO | None = None) -> None:
+    """Send all logs to one stream; a second call replaces the first.
+
+    Args:
+        form: ``logfmt`` or ``json``.
+        level: ``debug``, ``info``, ``warning`` or ``error``; libraries are heard from warning on.
+        stream: None means standard error.
+    """
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.setFormatter(JsonFormatter() if form == "json" else LogfmtFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(logging.WARNING, getattr(logging, level.upper())))
+    logging.getLogger(LOGGER).setLevel(getattr(logging, level.upper()))

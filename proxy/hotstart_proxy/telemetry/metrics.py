@@ -1,0 +1,268 @@
+"""What the proxy counts, for Prometheus. Metrics wrap the cache, which knows only its observer interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+__all__ = ["METRICS", "METRICS_MEDIA_TYPE", "MetricKind", "MetricSpec", "Metrics", "StoreReading"]
+
+METRICS_MEDIA_TYPE = CONTENT_TYPE_LATEST
+
+# From a warm hit on the same host (under a millisecond) to a first byte that comes from another continent.
+_FIRST_BYTE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# From a tokenizer to tens of gigabytes over a thin line.
+_FILL_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0)
+
+
+class MetricKind(StrEnum):
+    """Prometheus types."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric.
+
+    Attributes:
+        name: as scraped; counters end in ``_total``.
+        labels: label names.
+        help_text: one sentence.
+        buckets: upper bounds of a histogram, in its unit.
+    """
+
+    name: str
+    kind: MetricKind
+    labels: tuple[str, ...]
+    help_text: str
+    buckets: tuple[float, ...] = ()
+
+
+def _counter(name: str, help_text: str, *labels: str) -> MetricSpec:
+    return MetricSpec(name, MetricKind.COUNTER, labels, help_text)
+
+
+def _gauge(name: str, help_text: str, *labels: str) -> MetricSpec:
+    return MetricSpec(name, MetricKind.GAUGE, labels, help_text)
+
+
+REQUESTS = _counter(
+    "hotstart_requests_total", "Requests answered; source is none where no model's bytes were sent.",
+    "route", "status", "source",
+)  # fmt: skip
+IN_PROGRESS = _gauge("hotstart_requests_in_progress", "Requests being answered now.")
+FIRST_BYTE = MetricSpec(
+    "hotstart_first_byte_seconds",
+    MetricKind.HISTOGRAM,
+    ("source",),
+    "From a request's arrival to its first byte of a model.",
+    _FIRST_BYTE_BUCKETS,
+)
+CUT = _counter("hotstart_cut_answers_total", "Answers that broke off after their headers.", "reason")
+ANSWERED_BYTES = _counter("hotstart_answered_bytes_total", "Bytes of models handed out.", "source", "model")
+REDIRECTS = _counter("hotstart_redirects_total", "Readers sent to a pre-signed URL.", "model")
+FILLS = _counter("hotstart_fills_total", "Fills that ended.", "outcome")
+FILLS_IN_PROGRESS = _gauge("hotstart_fills_in_progress", "Fills that run now.")
+FILL_SECONDS = MetricSpec(
+    "hotstart_fill_seconds",
+    MetricKind.HISTOGRAM,
+    (),
+    "Duration of complete fills.",
+    _FILL_BUCKETS,
+)
+ORIGIN_BYTES = _counter("hotstart_origin_bytes_total", "Bytes of files that came from the origin.", "model")
+ORIGIN_ERRORS = _counter("hotstart_origin_errors_total", "Errors of the origin, after its retries, in fills.")
+REFETCHES = _counter("hotstart_refetched_pieces_total", "Pieces that came damaged and were fetched again.")
+HEALED = _counter("hotstart_corruptions_total", "Stored blobs that were found damaged and removed.")
+EVICTIONS = _counter("hotstart_evictions_total", "Blobs removed from the store.", "reason")
+EVICTED_BYTES = _counter("hotstart_evicted_bytes_total", "Bytes of blobs removed from the store.", "reason")
+DEGRADED = _gauge("hotstart_degraded", "1 while something does not work that the proxy can do without.")
+READY = _gauge("hotstart_ready", "1 while the proxy can serve or redirect and is not draining.")
+STORE_USED = _gauge("hotstart_store_used_bytes", "Bytes in the store, running fills included.")
+STORE_BUDGET = _gauge("hotstart_store_budget_bytes", "Most bytes that the store may use.")
+STORE_BLOBS = _gauge("hotstart_store_blobs", "Complete blobs in the store.")
+ALIAS_INFO = _gauge(
+    "hotstart_alias_info", "1 for the version that an alias last meant when it was asked for.",
+    "model", "alias", "version",
+)  # fmt: skip
+BUILD_INFO = _gauge("hotstart_build_info", "1, with the version of hotstart.", "version")
+
+METRICS: tuple[MetricSpec, ...] = (
+    REQUESTS,
+    IN_PROGRESS,
+    FIRST_BYTE,
+    CUT,
+    ANSWERED_BYTES,
+    REDIRECTS,
+    FILLS,
+    FILLS_IN_PROGRESS,
+    FILL_SECONDS,
+    ORIGIN_BYTES,
+    ORIGIN_ERRORS,
+    REFETCHES,
+    HEALED,
+    EVICTIONS,
+    EVICTED_BYTES,
+    DEGRADED,
+    READY,
+    STORE_USED,
+    STORE_BUDGET,
+    STORE_BLOBS,
+    ALIAS_INFO,
+    BUILD_INFO,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReading:
+    """The store's sums and the proxy's state at the moment of a scrape."""
+
+    used_bytes: int
+    budget_bytes: int
+    blobs: int
+    ready: bool
+
+
+class _StoreCollector(Collector):
+    """Reads the store when it is scraped, so that the figures are never old."""
+
+    def __init__(self, read: Callable[[], StoreReading]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        reading = self._read()
+        for spec, value in (
+            (STORE_USED, reading.used_bytes),
+            (STORE_BUDGET, reading.budget_bytes),
+            (STORE_BLOBS, reading.blobs),
+            (READY, int(reading.ready)),
+        ):
+            yield GaugeMetricFamily(spec.name, spec.help_text, value=value)
+
+
+class Metrics:
+    """All metrics of one proxy, in a registry of their own. Is the cache's observer."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self.registry)
+        self._requests = self._make_counter(REQUESTS)
+        self._in_progress = self._make_gauge(IN_PROGRESS)
+        self._first_byte = self._make_histogram(FIRST_BYTE)
+        self._cut = self._make_counter(CUT)
+        self._answered = self._make_counter(ANSWERED_BYTES)
+        self._redirects = self._make_counter(REDIRECTS)
+        self._fills = self._make_counter(FILLS)
+        self._fills_in_progress = self._make_gauge(FILLS_IN_PROGRESS)
+        self._fill_seconds = self._make_histogram(FILL_SECONDS)
+        self._origin_bytes = self._make_counter(ORIGIN_BYTES)
+        self._origin_errors = self._make_counter(ORIGIN_ERRORS)
+        self._refetches = self._make_counter(REFETCHES)
+        self._healed = self._make_counter(HEALED)
+        self._evictions = self._make_counter(EVICTIONS)
+        self._evicted_bytes = self._make_counter(EVICTED_BYTES)
+        self._degraded = self._make_gauge(DEGRADED)
+        self._alias_info = self._make_gauge(ALIAS_INFO)
+        self._alias_targets: dict[tuple[str, str], str] = {}
+        self._make_gauge(BUILD_INFO).labels(version).set(1)
+
+    def _make_counter(self, spec: MetricSpec) -> Counter:
+        return Counter(spec.name, spec.help_text, spec.labels, registry=self.registry)
+
+    def _make_gauge(self, spec: MetricSpec) -> Gauge:
+        return Gauge(spec.name, spec.help_text, spec.labels, registry=self.registry)
+
+    def _make_histogram(self, spec: MetricSpec) -> Histogram:
+        return Histogram(spec.name, spec.help_text, spec.labels, registry=self.registry, buckets=spec.buckets)
+
+    def watch_store(self, read: Callable[[], StoreReading]) -> None:
+        """Ask read for the store's figures at every scrape; call once."""
+        self.registry.register(_StoreCollector(read))
+
+    def scrape(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+    # What the server tells.
+
+    def request_started(self) -> None:
+        """A request's head has arrived."""
+        self._in_progress.inc()
+
+    def request_ended(self, route: str, status: int, source: str | None) -> None:
+        """A request is answered, or its connection is gone."""
+        self._in_progress.dec()
+        self._requests.labels(route, str(status), source or "none").inc()
+
+    def first_byte(self, source: str, seconds: float) -> None:
+        """The first byte of a model was sent."""
+        self._first_byte.labels(source).observe(seconds)
+
+    def answer_cut(self, reason: str) -> None:
+        """An answer broke off after its headers were sent."""
+        self._cut.labels(reason).inc()
+
+    def alias_resolved(self, model: str, alias: str, version: str) -> None:
+        """An alias was asked for and means version now; what it meant before is forgotten."""
+        before = self._alias_targets.get((model, alias))
+        if before == version:
+            return
+        if before is not None:
+            self._alias_info.remove(model, alias, before)
+        self._alias_targets[model, alias] = version
+        self._alias_info.labels(model, alias, version).set(1)
+
+    # What the cache tells: its observer interface.
+
+    def fill_started(self, model: str, size_bytes: int) -> None:
+        """A fill begins."""
+        self._fills_in_progress.inc()
+
+    def fill_ended(self, model: str, outcome: str, fetched_bytes: int, seconds: float) -> None:
+        """A fill is over."""
+        self._fills_in_progress.dec()
+        self._fills.labels(outcome).inc()
+        if outcome == "complete":
+            self._fill_seconds.observe(seconds)
+
+    def origin_bytes(self, model: str, count: int) -> None:
+        """Bytes arrived from the origin."""
+        self._origin_bytes.labels(model).inc(count)
+
+    def answered(self, model: str, source: str, count: int) -> None:
+        """Bytes were handed out."""
+        self._answered.labels(source, model).inc(count)
+
+    def redirected(self, model: str) -> None:
+        """A reader was sent to a pre-signed URL."""
+        self._redirects.labels(model).inc()
+
+    def origin_failed(self, model: str) -> None:
+        """The origin failed a fill."""
+        self._origin_errors.inc()
+
+    def refetched(self, model: str) -> None:
+        """A piece arrived damaged."""
+        self._refetches.inc()
+
+    def healed(self, model: str) -> None:
+        """A damaged blob was removed."""
+        self._healed.inc()
+
+    def evicted(self, reason: str, count: int) -> None:
+        """A blob was removed."""
+        self._evictions.labels(reason).inc()
+        self._evicted_bytes.labels(reason).inc(count)
+
+    def degraded(self, reasons: tuple[str, ...]) -> None:
+        """What does not work has changed."""
+        self._degraded.set(1 if reasons else 0)

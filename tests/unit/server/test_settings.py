@@ -1,0 +1,171 @@
+"""Settings: where they come from, which wins, and what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from hotstart_proxy.server.addresses import TcpAddress, UnixAddress
+from hotstart_proxy.server.settings import SETTINGS, InvalidSettings, Problem, Settings, load_settings
+
+NEEDED = {"origin": ["s3://bucket/prefix"], "store": ["disk:/store"]}
+
+
+def config_file(folder: Path, text: str) -> Path:
+    path = folder / "hotstart.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(
+    flags: dict[str, list[str]], environment: dict[str, str] | None = None, config: Path | None = None
+) -> tuple[Problem, ...]:
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings(flags, environment or {}, config)
+    return caught.value.problems
+
+
+def test_defaults() -> None:
+    """With origin and store alone everything else has its documented default."""
+    settings = load_settings(NEEDED, {}, None).settings
+    assert settings.listen == (TcpAddress("127.0.0.1", 8470),)
+    assert settings.socket_mode == 0o660
+    assert settings.keep == ("identity",)
+    assert settings.keep_versions == 5
+    assert settings.alias_ttl == 10
+    assert settings.presign_expiry == 3600
+    assert settings.on_miss == "stream"
+    assert settings.budget is None
+    assert settings.admin_listen is None
+    assert settings.token_file is None
+
+
+def test_precedence(tmp_path: Path) -> None:
+    """A flag wins over the environment, that over the file, that over the default."""
+    config = config_file(
+        tmp_path, 'alias_ttl = "40s"\nkeep_versions = 4\nbudget = "4GiB"\non_miss = "redirect"\n'
+    )
+    environment = {
+        "HOTSTART_SERVE_ALIAS_TTL": "30s",
+        "HOTSTART_SERVE_KEEP_VERSIONS": "3",
+        "HOTSTART_SERVE_BUDGET": "",
+    }
+    settings = load_settings({**NEEDED, "alias_ttl": ["20s"]}, environment, config).settings
+    assert settings.alias_ttl == 20
+    assert settings.keep_versions == 3
+    assert settings.budget == 4 * 2**30
+    assert settings.on_miss == "redirect"
+    assert settings.grace_period == 25
+
+
+def test_repeated_values(tmp_path: Path) -> None:
+    """A flag is repeated, the environment uses commas, TOML a list or one value; they do not add up."""
+    both = (TcpAddress("127.0.0.1", 1), UnixAddress(Path("/x.sock")))
+    flags = {**NEEDED, "listen": ["127.0.0.1:1", "unix:/x.sock", "127.0.0.1:1"]}
+    environment = {"HOTSTART_SERVE_LISTEN": "127.0.0.1:1, unix:/x.sock"}
+    config = config_file(tmp_path, 'listen = ["127.0.0.1:1", "unix:/x.sock"]\nkeep = "zst"\n')
+    assert load_settings(flags, {}, None).settings.listen == both
+    assert load_settings(NEEDED, environment, None).settings.listen == both
+    from_file = load_settings(NEEDED, {}, config).settings
+    assert (from_file.listen, from_file.keep) == (both, ("zst",))
+    assert load_settings({**NEEDED, "listen": ["[::1]:2"]}, environment, config).settings.listen == (
+        TcpAddress("::1", 2),
+    )
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    """Every problem is reported, each with the place that it came from."""
+    config = config_file(
+        tmp_path, 'keep_version = 5\nsocket_mode = 0o660\ngrace_period = true\nbudget = ["1"]\n'
+    )
+    found = problems(
+        {"listen": ["nowhere", "127.0.0.1:99999"], "on_miss": ["guess"]},
+        {"HOTSTART_SERVE_ALIAS_TTL": "soon", "HOTSTART_SERVE_KEEP_VERSIONS": "0"},
+        config,
+    )
+    assert sorted(problem.place for problem in found) == sorted(
+        [
+            "--origin",
+            "--store",
+            "--listen",
+            "--listen",
+            "--on-miss",
+            "HOTSTART_SERVE_ALIAS_TTL",
+            "HOTSTART_SERVE_KEEP_VERSIONS",
+            *(f"{config}, {key}" for key in ("budget", "socket_mode", "grace_period", "keep_version")),
+        ]
+    )
+    text = str(InvalidSettings(found))
+    assert text.startswith("11 problems in the settings:\n  ")
+    assert "did you mean keep_versions?" in text
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """A missing configuration file is a problem among the others, and says who named it."""
+    missing = tmp_path / "missing.toml"
+    assert problems({}, {}, missing)[0].place == "--config"
+    found = problems({}, {"HOTSTART_SERVE_CONFIG": str(missing)})
+    assert found[0].place == "HOTSTART_SERVE_CONFIG"
+    assert [problem.place for problem in found[1:]] == ["--origin", "--store"]
+
+
+def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
+    """Text that is not TOML is a problem with TOML's own position."""
+    found = problems(NEEDED, {}, config_file(tmp_path, "listen = [\n"))
+    assert "is not TOML" in found[0].text
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("origin", "bucket/prefix"),
+        ("origin", "http://example.org"),
+        ("origin", "s3://"),
+        ("origin_endpoint", "127.0.0.1:9000"),
+        ("origin_addressing", "dns"),
+        ("layout", "{file}/{model}"),
+        ("store", "/path"),
+        ("store", "disk:relative"),
+        ("store", "redis://x"),
+        ("budget", "0"),
+        ("keep", "plain"),
+        ("keep_versions", "-1"),
+        ("alias_ttl", "0"),
+        ("presign_expiry", "59s"),
+        ("presign_expiry", "8d"),
+        ("token_file", "/does/not/exist"),
+        ("log_format", "xml"),
+    ],
+)
+def test_values_that_are_refused(name: str, text: str) -> None:
+    """A value that cannot be used is one problem, which quotes it."""
+    found = problems({**NEEDED, name: [text]})
+    assert [problem.place for problem in found] == ["--" + name.replace("_", "-")]
+    assert text in found[0].text
+
+
+def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
+    """A secret that was put into a URL does not get into the message."""
+    found = problems({**NEEDED, "origin_endpoint": ["https://key:secret@s3.example.org"]})
+    assert "secret" not in found[0].text
+
+
+def test_variables_that_are_no_settings_are_odd_but_allowed() -> None:
+    """Kubernetes sets variables for a Service of our name; they are told, not refused."""
+    loaded = load_settings(
+        NEEDED, {"HOTSTART_SERVE_PORT": "tcp://10.0.0.1:8470", "HOTSTART_PROXY": "x"}, None
+    )
+    assert loaded.warnings == ("HOTSTART_SERVE_PORT is no setting and is ignored",)
+
+
+def test_one_source() -> None:
+    """Flag, environment name and key of every setting come from its one name."""
+    assert [setting.name for setting in SETTINGS] == [field.name for field in dataclasses.fields(Settings)]
+    alias_ttl = next(setting for setting in SETTINGS if setting.name == "alias_ttl")
+    assert (alias_ttl.flag, alias_ttl.environment) == ("--alias-ttl", "HOTSTART_SERVE_ALIAS_TTL")
+    for setting in SETTINGS:
+        assert setting.help_text.endswith(".")
+        assert setting.unit
