@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import io
 import json
 import re
 import socket
@@ -42,6 +43,8 @@ _MAX_RETRY_AFTER_SECONDS = 3600.0
 # Those that may go away by themselves. Others say that the request or the right to make it is wrong.
 _TRANSIENT_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
 _XML_CODE = re.compile(r"<(Code|Message)>([^<]{1,400})</\1>")
+# The size of the buffer through which http.client reads heads.
+_READ_AHEAD_BYTES = io.DEFAULT_BUFFER_SIZE
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
@@ -247,6 +250,8 @@ class Response(Body):
         self.has_length = answer.length is not None
         self.length = answer.length or 0
         self._left = self.length
+        # Whether nothing of the body is left in the buffer from which the head was read.
+        self._drained = False
 
     @property
     def source(self) -> str:
@@ -266,9 +271,12 @@ class Response(Body):
         if not self._left:
             return 0
         try:
-            # One receive a call: if the next one fails, the caller knows how much is good.
+            # One receive a call: if the next one fails, the caller knows how much is good. readinto1 alone
+            # does not see to that: with bytes read ahead, and room beyond its buffer, it waits for more too.
+            view = buffer[: self._left if self._drained else min(self._left, _READ_AHEAD_BYTES)]
             with self._connection.busy:
-                count = self._stream.readinto1(buffer[: self._left])
+                count = self._stream.readinto1(view)
+            self._drained = len(view) >= _READ_AHEAD_BYTES or count < len(view)
         except (OSError, ValueError) as error:
             self._connection.drop()
             raise self._connection.failure(self.doing, error) from error
