@@ -17,9 +17,8 @@ from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import Reference
 from hotstart.wire.twins import AddedTwin, AddedTwins
 from hotstart_proxy.origins.base import AlreadyExists, Origin
-from hotstart_proxy.origins.catalog import perform
+from hotstart_proxy.origins.catalog import catalog_of, perform
 
-from .aliases import catalog_of
 from .errors import NoRoom, UnknownVersion, VersionRefused
 from .folder import SAFETENSORS_SUFFIX, Signature, SourceFile
 from .inventory import read_header

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hotstart.wire.adoption import Layout
-from hotstart.wire.catalog import Catalog, KnownIndex
+from hotstart.wire.catalog import KnownIndex
 from hotstart.wire.index import AliasClash, Index
 from hotstart.wire.references import check_alias
 from hotstart_proxy.origins.base import Origin
-from hotstart_proxy.origins.catalog import perform
+from hotstart_proxy.origins.catalog import catalog_of, perform
 
 from .errors import UnknownVersion, VersionRefused
 from .index_swaps import swap_index
 
-__all__ = ["Moved", "catalog_of", "move_aliases"]
+__all__ = ["Moved", "move_aliases"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,6 @@ class Moved:
     model: str
     aliases: Mapping[str, str]
     before: Mapping[str, str | None]
-
-
-def catalog_of(origin: Origin, layout: Layout) -> Catalog:
-    """Return the reader of an origin's tree."""
-    identity = origin.identity
-    return Catalog(layout, identity.endpoint, identity.bucket, identity.prefix)
 
 
 async def move_aliases(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,7 @@ from .folder import Folder, SourceFile
 from .jobs import in_thread, run_bounded, usable_cpus
 from .progress import Progress, Stage
 
-__all__ = ["Inventory", "ItemisedFile", "read_header", "take_inventory"]
+__all__ = ["Inventory", "ItemisedFile", "read_header", "read_headers", "take_inventory"]
 
 _SHARD_INDEX_SUFFIX = ".safetensors.index.json"
 
@@ -74,15 +74,32 @@ class Inventory:
         )
 
 
-async def take_inventory(folder: Folder, model: str, version: str, progress: Progress) -> Inventory:
-    """Check every Safetensors header and index of shards, and digest every file.
+async def read_headers(folder: Folder) -> Mapping[str, Header]:
+    """Read and check the header of every Safetensors file, by path.
 
     Raises:
-        FolderRefused: a Safetensors file is malformed, or shards and their index disagree; all are named.
+        FolderRefused: files are malformed or cannot be read; all are named.
+    """
+    return await in_thread(partial(_read_headers, folder))
+
+
+async def take_inventory(
+    folder: Folder, headers: Mapping[str, Header], model: str, version: str, progress: Progress
+) -> Inventory:
+    """Digest every file, and check every index of shards.
+
+    Args:
+        folder: what to publish.
+        headers: see ``read_headers``.
+        model: two segments.
+        version: what the folder is to be published as.
+        progress: is told of every byte.
+
+    Raises:
+        FolderRefused: shards and their index disagree; all are named.
         FileChanged: a file is no longer what it was when the folder's names were read.
         UnreadableFile: a file cannot be read.
     """
-    headers = await in_thread(partial(_read_headers, folder))
     progress.expect(Stage.DIGESTING, sum(source.size for source in folder.files))
     advance = partial(progress.advance, Stage.DIGESTING)
     files = await run_bounded(

@@ -6,7 +6,11 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
+
+from hotstart.wire.errors import HotstartError
+from hotstart_proxy.origins.threads import finish
 
 __all__ = ["in_thread", "run_bounded", "usable_cpus"]
 
@@ -32,10 +36,9 @@ async def in_thread(function: Callable[[threading.Event], T]) -> T:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait((future,))
-        if not future.cancelled():
-            # Whatever the thread ended with, the cancellation is what the caller hears of.
-            future.exception()
+        with suppress(HotstartError):
+            # Whatever the thread ends with, the cancellation is what the caller hears of.
+            await finish(future)
         raise
 
 

@@ -27,7 +27,7 @@ from hotstart_proxy.origins.base import AlreadyExists, Origin
 from .errors import NoRoom, VersionRefused, VersionTaken
 from .folder import LeftOut, scan_folder
 from .index_swaps import read_index, swap_index
-from .inventory import Inventory, ItemisedFile, take_inventory
+from .inventory import Inventory, ItemisedFile, read_headers, take_inventory
 from .jobs import in_thread, run_bounded, usable_cpus
 from .progress import NoProgress, Progress, Stage
 from .twins import ZSTD_SUFFIX, TwinFile, frame_file
@@ -152,6 +152,9 @@ class _Publication:
 
     async def run(self, folder: Path) -> Published:
         contents = await in_thread(lambda stop: scan_folder(folder))
+        headers = await read_headers(contents)
+        # Before the first read: it creates a directory that is to become an origin.
+        await self.origin.check_publishable()
         await self._check_names()
         before = await read_version_state(self.origin, self.model, self.version)
         if before.is_adopted:
@@ -161,7 +164,7 @@ class _Publication:
                 "is adopted: plain files were put there by other means. Publish under another version id, or "
                 f"add twins to it with hotstart publish --twins {self.model}@{self.version}",
             )
-        inventory = await take_inventory(contents, self.model, self.version, self.progress)
+        inventory = await take_inventory(contents, headers, self.model, self.version, self.progress)
         claim = inventory.claim(self.model, self.version)
         self._check_same(before, claim)
         arrivals: list[Arrival] = []
@@ -233,7 +236,6 @@ class _Publication:
     async def _put_claim(self, before: VersionState, claim: Claim) -> str:
         if before.claim_etag is not None:
             return before.claim_etag
-        await self.origin.check_publishable()
         try:
             info = await self.origin.put(
                 begin_key(self.model, self.version),

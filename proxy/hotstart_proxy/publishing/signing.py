@@ -11,9 +11,8 @@ from hotstart.wire.index import Index
 from hotstart.wire.manifest import Manifest
 from hotstart.wire.references import LATEST, MAIN, Reference
 from hotstart_proxy.origins.base import Origin
-from hotstart_proxy.origins.catalog import perform
+from hotstart_proxy.origins.catalog import catalog_of, perform
 
-from .aliases import catalog_of
 from .errors import CannotPresign, UnknownVersion
 
 __all__ = ["MAX_EXPIRY_SECONDS", "MIN_EXPIRY_SECONDS", "Signed", "sign_version"]
