@@ -17,7 +17,8 @@ __all__ = ["Environment", "InvalidEnvironment", "OriginUrl", "parse_origin_url"]
 T = TypeVar("T")
 
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+# Wider than AWS's rule of today: other servers, and old buckets of AWS's, have more.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}", re.ASCII)
 
 # What a listing of the variables says, in the order in which sources are tried.
 VARIABLES = {
@@ -68,12 +69,12 @@ def parse_origin_url(url: str) -> OriginUrl:
         raise InvalidUrl(url, "expected s3://bucket/prefix or file:///absolute/path")
     if scheme == "file":
         path = unquote(rest.removeprefix("localhost"), errors="surrogateescape")
-        if not path.startswith("/") or "\0" in path:
-            raise InvalidUrl(url, "expected an absolute path after file://, as in file:///srv/models")
+        if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+            raise InvalidUrl(url, "expected an absolute path without .., as in file:///srv/models")
         return OriginUrl(url, directory=path.rstrip("/") or "/")
     bucket, _, prefix = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise InvalidUrl(url, "expected a bucket name of 3 to 63 of a-z 0-9 . - after s3://")
+        raise InvalidUrl(url, "expected a bucket's name after s3://, as in s3://bucket/prefix")
     prefix = prefix.strip("/")
     if any(part in ("", ".", "..") for part in prefix.split("/") if prefix) or "?" in prefix:
         raise InvalidUrl(url, "expected a plain prefix without empty segments, . and ..")

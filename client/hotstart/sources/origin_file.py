@@ -1,15 +1,20 @@
-"""A directory as the origin, read by the client itself."""
+"""A directory as the origin, read by the client itself.
+
+What counts as part of it is what the proxy's own reader of directories takes: names that begin ``.hotstart-``
+are files being written, and symbolic links are followed as long as they stay inside.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
-from pathlib import Path
 
 from hotstart.wire.catalog import ListedObject, Listing, ObjectBytes
+from hotstart.wire.digests import directory_etag
 from hotstart.wire.manifest import File, Representation
 from hotstart.wire.ranges import ByteRange
+from hotstart.wire.references import RESERVED_PREFIX
 
 from .base import Body, Session, SourceError
 from .origin import MAX_DOCUMENT_BYTES, Origin, OriginReader
@@ -17,9 +22,21 @@ from .origin import MAX_DOCUMENT_BYTES, Origin, OriginReader
 __all__ = ["DirectoryOrigin"]
 
 
+OWN_PREFIX = f"{RESERVED_PREFIX}-"
+
+
 def _etag(found: os.stat_result) -> str:
-    """Return what stays for a file that is left alone and changes for one that is replaced or written to."""
-    return f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
+    return directory_etag(found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _modified(found: os.stat_result) -> int:
+    return found.st_mtime_ns // 1_000_000
+
+
+def _open_regular(path: str, flags: int) -> int:
+    # Not following: a link put there since the path was resolved must not lead out. Not blocking: a FIFO must
+    # not wait for a writer.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 class DirectoryOrigin(Origin):
@@ -34,7 +51,7 @@ class DirectoryOrigin(Origin):
         self.url = f"file://{directory}"
         self.name = f"origin {self.url}"
         self.bucket = directory
-        self._root = Path(directory)
+        self._root = directory
 
     def has(self, representation: Representation) -> bool:
         return True
@@ -49,7 +66,7 @@ class DirectoryOrigin(Origin):
             SourceError: it cannot be read, or the directory itself is not there.
         """
         try:
-            file = io.FileIO(self._root / key)
+            file = io.FileIO(self.inside(key, doing), opener=_open_regular)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self.check_root(doing)
             return None
@@ -60,9 +77,23 @@ class DirectoryOrigin(Origin):
             return None
         return file
 
+    def inside(self, key: str, doing: str) -> str:
+        """Return the real path of a key, or of the root for an empty one.
+
+        Raises:
+            SourceError: a link in it leads out of the directory, or it is no plain relative key.
+        """
+        if any(part in (".", "..") or part.startswith(OWN_PREFIX) for part in key.split("/")) or "\0" in key:
+            raise SourceError(self.name, doing, f"{key[:200]!r} is not a plain relative key", transient=False)
+        root = os.path.realpath(self._root)
+        path = os.path.realpath(os.path.join(root, key))
+        if path != root and not path.startswith(root.rstrip("/") + "/"):
+            raise SourceError(self.name, doing, f"a link in {key} leads out of it", transient=False)
+        return path
+
     def check_root(self, doing: str) -> None:
         # An unmounted volume is "cannot", and must not look like "there is no such model".
-        if not self._root.is_dir():
+        if not os.path.isdir(self._root):
             raise SourceError(self.name, doing, "there is no such directory", transient=False)
 
     def failure(self, doing: str, error: OSError) -> SourceError:
@@ -70,13 +101,12 @@ class DirectoryOrigin(Origin):
         return SourceError(self.name, doing, str(error), transient=False)
 
     def reader(self, doing: str) -> OriginReader:
-        return _DirectoryReader(self, self._root, doing)
+        return _DirectoryReader(self, doing)
 
 
 class _DirectoryReader(OriginReader):
-    def __init__(self, origin: DirectoryOrigin, root: Path, doing: str) -> None:
+    def __init__(self, origin: DirectoryOrigin, doing: str) -> None:
         self._origin = origin
-        self._root = root
         self._doing = doing
 
     def close(self) -> None:
@@ -88,7 +118,7 @@ class _DirectoryReader(OriginReader):
             return None
         with file:
             found = os.fstat(file.fileno())
-            etag, last_modified = _etag(found), found.st_mtime_ns // 1_000_000
+            etag, last_modified = _etag(found), _modified(found)
             if etag == known_etag:
                 return ObjectBytes(None, etag, last_modified)
             if found.st_size > MAX_DOCUMENT_BYTES:
@@ -103,32 +133,54 @@ class _DirectoryReader(OriginReader):
         objects: list[ListedObject] = []
         folders: list[str] = []
         try:
-            self._walk(prefix, objects, folders, recursive=recursive)
+            folder = self._origin.inside(prefix.rstrip("/"), self._doing)
+            root = self._origin.inside("", self._doing)
+            _walk(root, folder, prefix, objects, None if recursive else folders, ())
         except OSError as error:
             raise self._origin.failure(self._doing, error) from error
         if not objects and not folders:
             self._origin.check_root(self._doing)
         return Listing(tuple(sorted(objects, key=lambda item: item.key)), tuple(sorted(folders)))
 
-    def _walk(self, prefix: str, objects: list[ListedObject], folders: list[str], *, recursive: bool) -> None:
+
+def _walk(
+    root: str,
+    folder: str,
+    prefix: str,
+    objects: list[ListedObject],
+    folders: list[str] | None,
+    above: tuple[tuple[int, int], ...],
+) -> None:
+    """Gather what lies in folder; in all folders below it too, unless they are wanted as such."""
+    try:
+        status = os.stat(folder)
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        # A link to a folder that it lies in.
+        return
+    for name in names:
+        if name.startswith(OWN_PREFIX):
+            continue
+        # What is no UTF-8 shows with backslashes, and can be no valid name.
+        key = prefix + os.fsencode(name).decode("utf-8", "backslashreplace")
+        path = os.path.join(folder, name)
         try:
-            entries = list(os.scandir(self._root / prefix))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for entry in entries:
-            key = prefix + entry.name
-            try:
-                found = entry.stat()
-            except FileNotFoundError:
-                # Removed since it was listed, or a link to nothing.
+            if os.path.islink(path) and not os.path.realpath(path).startswith(root.rstrip("/") + "/"):
                 continue
-            if stat.S_ISDIR(found.st_mode):
-                if recursive:
-                    self._walk(f"{key}/", objects, folders, recursive=True)
-                else:
-                    folders.append(f"{key}/")
-            elif stat.S_ISREG(found.st_mode):
-                objects.append(ListedObject(key, found.st_size, _etag(found), found.st_mtime_ns // 1_000_000))
+            found = os.stat(path)
+        except OSError:
+            # Gone meanwhile, or a link to nowhere.
+            continue
+        if stat.S_ISREG(found.st_mode):
+            objects.append(ListedObject(key, found.st_size, _etag(found), _modified(found)))
+        elif stat.S_ISDIR(found.st_mode):
+            if folders is not None:
+                folders.append(f"{key}/")
+            else:
+                _walk(root, path, f"{key}/", objects, None, (*above, here))
 
 
 class _FileSession(Session):

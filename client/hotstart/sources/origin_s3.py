@@ -65,7 +65,8 @@ class S3Origin(Origin):
             server, path = parse_url(endpoint)
         except InvalidUrl as error:
             raise SourceError(self.name, "preparing to read it", str(error), transient=False) from error
-        self.endpoint = str(server)
+        # As it was given: ids of adopted files are made from it, by the proxy too.
+        self.endpoint = endpoint.rstrip("/")
         self.region = region
         self.credentials = credentials
         base = path.rstrip("/")

@@ -104,7 +104,7 @@ def test_origins(url: str, bucket: str, prefix: str, directory: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "bucket", "/srv/models", "s3:bucket", "s3://", "s3://B", "s3://ab", "s3://bucket/../x"),
+        *("", "bucket", "/srv/models", "s3:bucket", "s3://", "s3://B", "s3://_ab", "s3://bucket/../x"),
         *(
             "s3://bucket/a//b",
             "s3://bucket/a?b",
@@ -112,6 +112,7 @@ def test_origins(url: str, bucket: str, prefix: str, directory: str) -> None:
             "file://",
             "file://relative",
             "file:///a%00b",
+            "file:///a/../b",
         ),
         *("gs://bucket", "http://h", "https://h", "unix:/run/x"),
     ],

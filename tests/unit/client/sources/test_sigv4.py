@@ -67,9 +67,8 @@ def test_objects_are_signed_as_botocore_signs_them(key: str, token: str | None) 
     headers = {"Range": "bytes=0-99", "If-Match": '"0123-4"', "X-Spaced": "  a   b  "}
     path = f"/bucket/{encode_path(key)}"
     query = canonical_query([("versionId", "v.1/2+3=="), ("a b", "ü&=")])
-    request = AWSRequest(
-        method="GET", url=f"https://s3.eu-west-1.amazonaws.com{path}?{query}", headers=headers
-    )
+    url = f"https://s3.eu-west-1.amazonaws.com{path}?{query}"
+    request = AWSRequest(method="GET", url=url, headers=headers)
     S3SigV4Auth(BotocoreCredentials("KEYID", "secret/+", token), "s3", "eu-west-1").add_auth(request)
     signed = sign(
         Credentials("KEYID", "secret/+", token),
@@ -88,9 +87,8 @@ def test_a_body_is_signed_as_botocore_signs_it() -> None:
     """Another service and a body: the payload's digest is part of the signature."""
     body = b"Action=GetCallerIdentity&Version=2011-06-15"
     headers = {"X-Amz-Content-Sha256": hashlib.sha256(body).hexdigest()}
-    request = AWSRequest(
-        method="POST", url="https://sts.us-east-1.amazonaws.com/", data=body, headers=headers
-    )
+    url = "https://sts.us-east-1.amazonaws.com/"
+    request = AWSRequest(method="POST", url=url, data=body, headers=headers)
     SigV4Auth(BotocoreCredentials("KEYID", "secret"), "sts", "us-east-1").add_auth(request)
     signed = sign(
         Credentials("KEYID", "secret"),
