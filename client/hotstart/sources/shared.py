@@ -83,7 +83,7 @@ class SharedVolume(Source):
     def has(self, representation: Representation) -> bool:
         """Tell whether the blob is there now."""
         try:
-            path = self._path(representation)
+            path = self.path(representation)
             return path.stat(follow_symlinks=False).st_size == representation.size
         except OSError:
             return False
@@ -107,7 +107,7 @@ class SharedVolume(Source):
     def open(self, representation: Representation) -> int | None:
         """Return a descriptor, the caller's to close, that holds a shared lock; None if it is not there."""
         try:
-            descriptor = os.open(self._path(representation), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(self.path(representation), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return None
         try:
@@ -121,7 +121,8 @@ class SharedVolume(Source):
         os.close(descriptor)
         return None
 
-    def _path(self, representation: Representation) -> Path:
+    def path(self, representation: Representation) -> Path:
+        """Return where the blob is, if it is there; only ``open`` keeps it there."""
         # The manifest's parser checked it; it is a path here, so once more.
         assert is_content_id(representation.id)
         return self._root / "blobs" / representation.id[:2] / representation.id
