@@ -1,0 +1,68 @@
+"""Reading through a cache as its callers do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from hotstart.wire.ranges import ByteRange
+from hotstart.wire.references import parse_reference
+from hotstart_proxy.cache.answers import Body, BodySource, Resolved
+from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.stores.base import FileSlice
+from tests.support.deadlines import DEADLINE_SECONDS, POLL_SECONDS
+
+__all__ = ["body_bytes", "eventually", "open_body", "part_bytes", "read", "resolve"]
+
+
+async def eventually(look: Callable[[], object]) -> None:
+    """Wait until look gives something true."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not look():  # noqa: ASYNC110 - what is looked at has no event
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def part_bytes(part: FileSlice | bytes) -> bytes:
+    """Return the bytes of one part, a slice's through its descriptor."""
+    if isinstance(part, bytes):
+        return part
+    with open(f"/proc/self/fd/{part.descriptor}", "rb") as file:
+        file.seek(part.offset)
+        return file.read(part.length)
+
+
+async def body_bytes(body: Body) -> bytes:
+    """Read a body to its end."""
+    data = bytearray()
+    async for part in body.parts():
+        data += part_bytes(part)
+    return bytes(data)
+
+
+async def resolve(cache: Cache, text: str) -> Resolved:
+    """Resolve a reference."""
+    return await cache.resolve(parse_reference(text))
+
+
+async def open_body(cache: Cache, text: str, wanted: ByteRange | None = None) -> Body:
+    """Begin to read the file that a reference names; the caller closes the body."""
+    reference = parse_reference(text)
+    resolved = await cache.resolve(reference)
+    assert reference.file is not None
+    representation = resolved.manifest.representation(reference.file)
+    assert representation is not None
+    wanted = wanted or ByteRange(0, representation.size)
+    body = await cache.read(resolved, representation, wanted, may_redirect=False)
+    assert isinstance(body, Body)
+    return body
+
+
+async def read(cache: Cache, text: str, wanted: ByteRange | None = None) -> tuple[bytes, BodySource]:
+    """Read the file that a reference names; return its bytes and where they came from in the end."""
+    body = await open_body(cache, text, wanted)
+    try:
+        data = await body_bytes(body)
+        assert len(data) == body.length
+        return data, body.source
+    finally:
+        await body.close()
