@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from hotstart.wire.ranges import ByteRange
@@ -26,9 +27,7 @@ def part_bytes(part: FileSlice | bytes) -> bytes:
     """Return the bytes of one part, a slice's through its descriptor."""
     if isinstance(part, bytes):
         return part
-    with open(f"/proc/self/fd/{part.descriptor}", "rb") as file:
-        file.seek(part.offset)
-        return file.read(part.length)
+    return os.pread(part.descriptor, part.length, part.offset)
 
 
 async def body_bytes(body: Body) -> bytes:
@@ -51,7 +50,8 @@ async def open_body(cache: Cache, text: str, wanted: ByteRange | None = None) ->
     assert reference.file is not None
     representation = resolved.manifest.representation(reference.file)
     assert representation is not None
-    wanted = wanted or ByteRange(0, representation.size)
+    if wanted is None:
+        wanted = ByteRange(0, representation.size)
     body = await cache.read(resolved, representation, wanted, may_redirect=False)
     assert isinstance(body, Body)
     return body

@@ -205,8 +205,8 @@ class FillMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Every asked byte is fetched in the end, exactly once."""
-        for run in self.flying:
-            self.state.failed(run)
+        for lost in self.flying:
+            self.state.failed(lost)
         self.flying.clear()
         while (run := fetch(self.state)) is not None:
             assert not set(run) & self.have()
