@@ -1,0 +1,70 @@
+"""hotstart loads models without waiting for their download.
+
+``import hotstart`` imports next to nothing: each name below is found in its module when it is first used, so
+a function that is started cold pays only for what it calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hotstart._version import __version__
+
+if TYPE_CHECKING:
+    from hotstart import errors
+    from hotstart.calls import download, load, prefetch, stream
+    from hotstart.model import Model
+    from hotstart.model import open_model as open  # noqa: A004 - hotstart.open is the public name
+    from hotstart.reader import SafeOpen as safe_open  # noqa: N813 - as safetensors calls it
+    from hotstart.reader import load_file
+    from hotstart.wire.errors import HotstartError
+
+__all__ = [
+    "HotstartError",
+    "Model",
+    "__version__",
+    "download",
+    "errors",
+    "load",
+    "load_file",
+    "open",
+    "prefetch",
+    "safe_open",
+    "stream",
+]
+
+# Where each public name is found. None of them may be a module of this package too: importing that module
+# would put it in the name's place.
+_HOMES = {
+    "HotstartError": ("hotstart.wire.errors", "HotstartError"),
+    "Model": ("hotstart.model", "Model"),
+    "download": ("hotstart.calls", "download"),
+    "load": ("hotstart.calls", "load"),
+    "load_file": ("hotstart.reader", "load_file"),
+    "open": ("hotstart.model", "open_model"),
+    "prefetch": ("hotstart.calls", "prefetch"),
+    "safe_open": ("hotstart.reader", "SafeOpen"),
+    "stream": ("hotstart.calls", "stream"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "errors":
+        return import_module("hotstart.errors")
+    home = _HOMES.get(name)
+    if home is None:
+        # Errors are found here too, so that none needs a second import.
+        errors = import_module("hotstart.errors")
+        if name.startswith("_") or name not in errors.__all__:
+            raise AttributeError(f"module 'hotstart' has no attribute {name!r}")
+        found = getattr(errors, name)
+    else:
+        found = getattr(import_module(home[0]), home[1])
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

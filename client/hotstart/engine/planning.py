@@ -144,8 +144,8 @@ def whole_pieces(ranges: Iterable[ByteRange], size: int) -> list[ByteRange]:
 def worker_count(kind: SourceKind, cpus: int, items: int, *, decodes: bool) -> int:
     """Return how many threads, each with a connection of its own, a source is read with.
 
-    A Unix socket is memory traffic: more threads than CPUs get in each other's way. TCP needs four connections
-    to fill a link. S3 gives 85 MB/s a connection, so there the count is what makes the speed.
+    A Unix socket is memory traffic: more threads than CPUs get in each other's way. TCP needs four
+    connections to fill a link. S3 gives 85 MB/s a connection, so there the count is what makes the speed.
 
     Args:
         kind: of the source.

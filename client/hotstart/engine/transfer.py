@@ -1,13 +1,12 @@
 """A transfer: targets, the requests that are left for them, and the threads that work these off.
 
 One condition guards the schedule. Threads come up as there is work for them, and end when every target is
-done, at the first error, or when the transfer is aborted; then their sessions are closed under their hands, so
-that none of them waits on a socket. They are daemons: an interpreter that ends does not wait for them.
+done, at the first error, or when the transfer is aborted; then their sessions are closed under their hands,
+so that none of them waits on a socket. They are daemons: an interpreter that ends does not wait for them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -26,7 +25,7 @@ from .planning import Verification, worker_count
 from .targets import Target
 from .weights import TensorReady
 
-__all__ = ["Clock", "ForkedProcess", "Request", "Transfer", "TransferOver"]
+__all__ = ["Clock", "ForkedProcess", "Request", "Transfer", "TransferAborted"]
 
 # A thread that is told to end does so within a read or a decoded frame; an import lock can hold it longer.
 _JOIN_SECONDS = 5.0
@@ -47,8 +46,16 @@ class ForkedProcess(HotstartError):
         )
 
 
-class TransferOver(Exception):
-    """The transfer has ended meanwhile; the thread that meets this stops."""
+class TransferAborted(HotstartError):
+    """A transfer was stopped by whoever began it.
+
+    Attributes:
+        doing: what was stopped.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self.doing = doing
+        super().__init__(f"{doing} was stopped")
 
 
 class Request:
@@ -80,7 +87,8 @@ class Clock:
         self.ended: float | None = None
 
 
-Event: TypeAlias = TensorReady | BaseException | None
+# A tensor; a target that is done, where the transfer stays; what ended it, None where all went well.
+Event: TypeAlias = TensorReady | Target | BaseException | None
 
 
 class Transfer:
@@ -107,6 +115,7 @@ class Transfer:
         self.verification = verification
         self.clock = Clock()
         self.retries: list[str] = []
+        self._stays = stays
         self._pid = os.getpid()
         self._cpus = usable_cpus()
         self._condition = threading.Condition()
@@ -160,18 +169,43 @@ class Transfer:
             ForkedProcess: the transfer was begun in another process.
             HotstartError: what ended the transfer.
         """
-        while True:
-            if os.getpid() != self._pid:
-                raise ForkedProcess(self.doing)
-            event = self._events.get()
+        while (event := self._next_event()) is not None:
             if isinstance(event, TensorReady):
                 yield event
-                continue
-            # Whoever asks again gets the same answer.
-            self._events.put(event)
-            if event is None:
-                return
+
+    def _next_event(self) -> TensorReady | Target | None:
+        if os.getpid() != self._pid:
+            raise ForkedProcess(self.doing)
+        event = self._events.get()
+        if isinstance(event, TensorReady | Target):
+            return event
+        # Whoever asks again gets the same answer.
+        self._events.put(event)
+        if event is not None:
             raise event
+        return None
+
+    def receive(self, target: Target) -> list[TensorReady]:
+        """Receive one more target of a transfer that stays, and return its tensors; for one thread at a time.
+
+        Raises:
+            HotstartError: what ended the transfer, for good.
+        """
+        ready: list[TensorReady] = []
+        try:
+            self.start([target])
+            while (event := self._next_event()) is not target:
+                assert isinstance(event, TensorReady)
+                ready.append(event)
+        except BaseException:
+            self.abort()
+            raise
+        return ready
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or was begun in another process; then it receives nothing more."""
+        return self._is_over or os.getpid() != self._pid
 
     def wait(self) -> list[TensorReady]:
         """Wait for the end and return all tensors; abort if the wait is interrupted (errors as iterating)."""
@@ -185,7 +219,7 @@ class Transfer:
         """Stop all threads, promptly and for good; idempotent. In a forked child there is nothing to stop."""
         if os.getpid() != self._pid:
             return
-        self._end(TransferOver())
+        self._end(TransferAborted(self.doing))
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(_JOIN_SECONDS)
@@ -241,6 +275,8 @@ class Transfer:
             with self._condition:
                 self._open_targets -= 1
                 is_last = self._open_targets == 0
+            if self._stays:
+                self._events.put(target)
             if is_last:
                 self._end(None)
         return settled.pieces
@@ -250,15 +286,15 @@ class Transfer:
         self._end(error)
 
     def check_running(self) -> None:
-        """Raise TransferOver if the transfer has ended."""
+        """Raise TransferAborted if the transfer has ended; the worker that meets it stops."""
         if self._is_over:
-            raise TransferOver
+            raise TransferAborted(self.doing)
 
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond the transfer's end.
 
         Raises:
-            TransferOver: it has ended.
+            TransferAborted: it has ended.
         """
         with self._condition:
             self._condition.wait_for(lambda: self._is_over, seconds)
@@ -286,7 +322,7 @@ class Transfer:
                 self._condition.notify_all()
         if is_over:
             session.close()
-            raise TransferOver
+            raise TransferAborted(self.doing)
         return session
 
     def close_session(self, session: Session) -> None:
@@ -304,13 +340,3 @@ class Transfer:
             thread = threading.Thread(target=Worker(self).run, name="hotstart-transfer", daemon=True)
             self._threads.append(thread)
             thread.start()
-
-
-@contextlib.contextmanager
-def aborting(transfer: Transfer) -> Iterator[Transfer]:
-    """Abort the transfer when the block ends early."""
-    try:
-        yield transfer
-    except BaseException:
-        transfer.abort()
-        raise

@@ -3,8 +3,8 @@
 What is asked for again, and of whom:
 
 * the source broke, and says that asking again may help: the same source a few times, after a pause that
-  grows; any progress starts the count anew. Then it is given up for all workers, and the next one goes on from
-  the very byte.
+  grows; any progress starts the count anew. Then it is given up for all workers, and the next one goes on
+  from the very byte.
 * the source says that asking again does not help: given up at once.
 * a piece or a frame is damaged: once more from the same source, then that is given up. When none is left, the
   error is the damage.
@@ -25,7 +25,7 @@ from hotstart.wire.ranges import ByteRange
 from hotstart.wire.seek_table import FrameEntry
 
 from .targets import Target, TwinPlan
-from .transfer import Request, Transfer, TransferOver
+from .transfer import Request, Transfer, TransferAborted
 
 __all__ = ["Worker"]
 
@@ -59,9 +59,9 @@ class Worker:
                 while self._to_mend:
                     self._mend(*self._to_mend.pop())
                 transfer.finished_request()
-        except TransferOver:
+        except TransferAborted:
             pass
-        except BaseException as error:  # noqa: BLE001 - the end of a thread: whoever waits for it gets the error
+        except BaseException as error:  # noqa: BLE001 - a thread's end: whoever waits gets it
             transfer.fail(error)
         finally:
             self._leave()

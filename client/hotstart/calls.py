@@ -1,0 +1,93 @@
+"""Opening and loading in one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hotstart.loading import Tensors
+    from hotstart.prefetching import Prefetch
+
+__all__ = ["download", "load", "prefetch", "stream"]
+
+
+def load(
+    reference: str,
+    framework: str = "numpy",
+    device: object = "cpu",
+    *,
+    verify: str | None = None,
+    compression: str = "auto",
+    tensors: Sequence[str] | None = None,
+    raw: bool = False,
+    **sources: str | None,
+) -> Tensors:
+    """Open a reference and load its tensors: see ``hotstart.open`` (for sources) and ``Model.load``."""
+    from hotstart.model import open_model
+
+    return open_model(reference, **sources).load(
+        framework, device, verify=verify, compression=compression, tensors=tensors, raw=raw
+    )
+
+
+def stream(
+    reference: str,
+    framework: str = "numpy",
+    device: object = "cpu",
+    *,
+    verify: str | None = None,
+    compression: str = "auto",
+    tensors: Sequence[str] | None = None,
+    raw: bool = False,
+    **sources: str | None,
+) -> Iterator[tuple[str, Any]]:
+    """Open a reference and yield its tensors as they become whole: see ``Model.stream``."""
+    from hotstart.model import open_model
+
+    return open_model(reference, **sources).stream(
+        framework, device, verify=verify, compression=compression, tensors=tensors, raw=raw
+    )
+
+
+def download(reference: str, folder: str | os.PathLike[str] | None = None, **sources: str | None) -> Path:
+    """Open a reference and put all files of the version into a folder: see ``Model.download``.
+
+    What the shared volume holds is hard-linked or copied: nobody is left to hold the lock of a symbolic link.
+    """
+    from hotstart.downloads import Download
+    from hotstart.model import open_model
+
+    return Download(open_model(reference, **sources).opened, folder).run()
+
+
+def prefetch(
+    reference: str,
+    framework: str = "numpy",
+    device: object = "cpu",
+    *,
+    verify: str | None = None,
+    compression: str = "auto",
+    tensors: Sequence[str] | None = None,
+    raw: bool = False,
+    **sources: str | None,
+) -> Prefetch:
+    """Begin to open and load in threads, and return at once; ``.result()`` gives what ``load`` would have.
+
+    Begin it in the process that uses it: threads do not survive a fork.
+    """
+    from hotstart.prefetching import Prefetch
+
+    options = {
+        "framework": framework,
+        "device": device,
+        "verify": verify,
+        "compression": compression,
+        "tensors": tensors,
+        "raw": raw,
+    }
+    return Prefetch(reference, options, sources)
