@@ -201,20 +201,13 @@ class _S3Reader(OriginReader):
                 return None
             raise refusal
         with response:
+            modified = _last_modified(response)
+            if response.status == 304 and known_etag is not None:
+                return ObjectBytes(None, known_etag, modified)
             etag = response.header("ETag")
             if etag is None:
                 raise self._failure(f"the answer for {key} has no ETag")
-            modified = self._last_modified(response)
-            if response.status == 304:
-                return ObjectBytes(None, etag, modified)
             return ObjectBytes(response.read(MAX_DOCUMENT_BYTES), etag, modified)
-
-    def _last_modified(self, response: Response) -> int:
-        value = response.header("Last-Modified") or ""
-        try:
-            return int(parsedate_to_datetime(value).timestamp() * 1000)
-        except ValueError as error:
-            raise self._failure(f"Last-Modified {value[:80]!r} is not a date") from error
 
     def _failure(self, reason: str) -> SourceError:
         return SourceError(self._origin.name, self._doing, reason, transient=False)
@@ -276,3 +269,11 @@ class _S3Reader(OriginReader):
 
 def _text(element: ElementTree.Element, name: str) -> str:
     return element.findtext(f"{{*}}{name}") or ""
+
+
+def _last_modified(response: Response) -> int:
+    try:
+        return int(parsedate_to_datetime(response.header("Last-Modified") or "").timestamp() * 1000)
+    except ValueError:
+        # A 304 need not repeat it, and nothing depends on it: order comes from index and listings.
+        return 0
