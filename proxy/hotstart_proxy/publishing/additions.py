@@ -148,7 +148,7 @@ async def _why_not_adopted(
     prefix = catalog.layout.version_prefix(model, version)
     for ignored in survey.ignored:
         if prefix is not None and ignored.key.startswith(prefix):
-            return VersionRefused(model, version, f"is not adopted: {ignored.key} {ignored.reason}")
+            return VersionRefused(model, version, f"is not adopted: {ignored.key}: {ignored.reason}")
     known = () if survey.index is None else [entry.version for entry in reversed(survey.index.versions)]
     return UnknownVersion(origin.url, f"version {model}@{version}", known)
 

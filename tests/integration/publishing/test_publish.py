@@ -385,6 +385,15 @@ async def test_twin_is_what_zstd_reads(origin: Origin, model_folder: Path, tmp_p
     assert unpacked.read_bytes() == (model_folder / "model.safetensors").read_bytes()
 
 
+async def test_file_in_parts(origin: Origin, tmp_path: Path) -> None:
+    """A file that goes up in parallel parts, and of which several pieces and frames are made, arrives whole."""
+    folder = make_model(tmp_path / "model", mebibytes=18)
+    published = await publish(origin, folder, SEVEN)
+    assert published.size > 16 << 20
+    await assert_whole(origin, folder)
+    assert (await publish(origin, folder, SEVEN)).outcome == Outcome.UNCHANGED
+
+
 async def test_noise_gets_no_twin(origin: Origin, tmp_path: Path) -> None:
     """A file in which no frame of tensors saves 3% gets no twin, and a file without tensors none either."""
     folder = tmp_path / "noise"

@@ -1,0 +1,220 @@
+"""The installed commands as processes: publish, alias, unpublish, presign, and what signals leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from hotstart.wire.fallback import FallbackManifest
+from hotstart_proxy.commands.publishing_progress import drawn_progress
+from hotstart_proxy.publishing.progress import Stage
+from tests.integration.publishing.test_publish import FILES
+from tests.support.models import make_model
+from tests.support.processes import Processes
+from tests.support.relay import Relay
+from tests.support.s3 import S3Server
+
+
+@pytest.fixture
+def environment(origin_url: str, tmp_path: Path) -> dict[str, str]:
+    """The variables by which a command finds the origin, and a TMPDIR of its own."""
+    return environment_of(origin_url, tmp_path)
+
+
+def environment_of(origin_url: str, tmp_path: Path) -> dict[str, str]:
+    room = tmp_path / "room"
+    room.mkdir(exist_ok=True)
+    aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return {**aws, "HOTSTART_ORIGIN": origin_url, "TMPDIR": str(room)}
+
+
+def test_life_of_a_version(
+    processes: Processes, environment: dict[str, str], model_folder: Path, tmp_path: Path
+) -> None:
+    """Publish, publish again, move an alias, unpublish: each says what it did, in words and in JSON."""
+    (model_folder / ".cache").mkdir()
+    publish = ("publish", str(model_folder), "org/bert@7")
+    done = processes.run(*publish, "--alias", "prod", "--metadata", "run=42", environment=environment).check()
+    assert "left out: .cache/ (hidden)" in done.stderr
+    assert sorted(done.stderr.splitlines()[:-1]) == sorted(
+        f"{path}: uploaded" for path in [*FILES, "model.safetensors.zst"]
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("org/bert@7 published: 4 files, ")
+    assert lines[1].startswith("model.safetensors.zst: ")
+    assert lines[2] == "aliases: prod"
+    assert lines[3].startswith("sent 5 objects, ")
+    assert "GB/s" in lines[3]
+
+    done = processes.run(*publish, "--json", environment=environment).check()
+    summary = json.loads(done.stdout)
+    assert (summary["outcome"], summary["sent_objects"], summary["files"]) == ("unchanged", 0, 4)
+    assert summary["twins"][0]["path"] == "model.safetensors.zst"
+    assert 0.5 < summary["twins"][0]["ratio"] < 0.97
+
+    (model_folder / "config.json").write_text("{}")
+    done = processes.run(*publish, environment=environment)
+    assert done.status == 1
+    assert "published already, with other bytes" in done.stderr
+    assert "config.json" in done.stderr
+    processes.run("publish", str(model_folder), "org/bert@8", environment=environment).check()
+
+    done = processes.run("unpublish", "org/bert@7", environment=environment)
+    assert done.status == 1
+    assert "is what prod means: move that alias first" in done.stderr
+    done = processes.run("alias", "org/bert", "prod=8", "old=7", environment=environment).check()
+    assert done.stdout.splitlines() == ["org/bert@prod: 8 (was 7)", "org/bert@old: 7"]
+    done = processes.run("alias", "org/bert", "old=", "--json", environment=environment).check()
+    assert json.loads(done.stdout) == {
+        "model": "org/bert",
+        "aliases": {"prod": "8"},
+        "before": {"old": "7"},
+    }
+    done = processes.run("unpublish", "org/bert@7", environment=environment).check()
+    assert done.stdout.startswith("unpublished org/bert@7: 7 objects, ")
+    assert list((tmp_path / "room").iterdir()) == []
+
+
+def test_twins_for_an_adopted_version(processes: Processes, tmp_path: Path) -> None:
+    """Twins are added to a folder of plain files that has been left alone for a minute."""
+    folder = make_model(tmp_path / "origin" / "org" / "bert" / "7", mebibytes=1)
+    environment = environment_of(f"file://{tmp_path / 'origin'}", tmp_path)
+    done = processes.run("publish", "--twins", "org/bert@7", environment=environment)
+    assert done.status == 1
+    assert "newest object is 0 s old: adopted once that is 60 s" in done.stderr
+    hour_ago = time.time() - 3600
+    for path in folder.rglob("*"):
+        os.utime(path, (hour_ago, hour_ago))
+    done = processes.run("publish", "--twins", "org/bert@7", environment=environment).check()
+    assert done.stdout.startswith("org/bert@7: 1 twin (published)\nmodel.safetensors.zst: ")
+    assert (folder / "model.safetensors.zst").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("publish", "DIR"), "expected DIR and org/name@version"),
+        (("publish", "DIR", "org/bert"), "name the version as well"),
+        (("publish", "DIR", "org/bert@latest"), "computed and cannot be given"),
+        (("publish", "DIR", "org/bert@7/config.json"), "not a file of it"),
+        (("publish", "DIR", "org/bert@7", "--alias", "a/b"), "alias: expected"),
+        (("publish", "DIR", "org/bert@7", "--metadata", "x"), "expected KEY=VALUE"),
+        (("publish", "DIR", "org/bert@7", "--metadata", "x=1", "--metadata", "x=2"), "a key was given twice"),
+        (("publish", "DIR", "--twins", "org/bert@7"), "--twins stands alone"),
+        (("alias", "org/bert", "prod"), "expected NAME=VERSION"),
+        (("alias", "org/bert", "prod=1", "prod=2"), "an alias was given twice"),
+        (("alias", "org/bert", "latest=1"), "computed and cannot be given"),
+        (("unpublish", "a/b/c@7/d@e"), "not a valid reference"),
+        (("presign", "org/bert", "--expires-in", "8d"), "expected 60 seconds to 7 days"),
+        (("presign", "org/bert", "--expires-in", "soon"), "expected a duration"),
+    ],
+)
+def test_wrong_usage(processes: Processes, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    """Wrong arguments end with status 2 and say what was expected."""
+    done = processes.run(*arguments, environment=environment_of(f"file://{tmp_path}", tmp_path))
+    assert done.status == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_no_origin(processes: Processes, tmp_path: Path) -> None:
+    """Without an origin the commands say how to give one."""
+    done = processes.run("unpublish", "org/bert@7")
+    assert done.status == 2
+    assert "--origin" in done.stderr
+
+
+def test_presign_writes_a_secret(processes: Processes, s3_url: str, tmp_path: Path) -> None:
+    """The fallback manifest is readable by its owner alone, also where it replaces a file that was not."""
+    folder = make_model(tmp_path / "model", mebibytes=1)
+    environment = environment_of(s3_url, tmp_path)
+    processes.run("publish", str(folder), "org/bert@7", environment=environment).check()
+    output = tmp_path / "fallback.json"
+    output.write_text("old")
+    output.chmod(0o644)
+    arguments = ("presign", "org/bert", "--expires-in", "2h")
+    done = processes.run(*arguments, "-o", str(output), environment=environment).check()
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    fallback = FallbackManifest.parse(output.read_bytes())
+    assert fallback.version == "7"
+    assert fallback.expires_at - fallback.signed_at == 7_200_000
+    assert "5 URLs until " in done.stderr
+    assert "X-Amz" not in done.stdout + done.stderr
+
+    done = processes.run(*arguments, environment=environment).check()
+    assert FallbackManifest.parse(done.stdout.encode()).version == "7"
+    done = processes.run(*arguments, "-o", str(tmp_path / "no" / "file"), environment=environment)
+    assert done.status == 1
+    assert "cannot write the fallback manifest" in done.stderr
+    done = processes.run(*arguments, "--origin", f"file://{tmp_path}", environment=environment)
+    assert done.status == 1
+    assert "cannot pre-sign" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=["SIGINT", "SIGTERM", "SIGKILL"],
+)
+def test_signal_in_the_middle_of_an_upload(
+    processes: Processes,
+    s3_server: S3Server,
+    s3_url: str,
+    model_folder: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    """A publish that a signal ends leaves nothing visible, and the same command, as it says, goes on."""
+    environment = environment_of(s3_url, tmp_path)
+    publish = ("publish", str(model_folder), "org/bert@7", "--json")
+    with Relay(int(s3_server.endpoint.rpartition(":")[2])) as relay:
+        # Small files and the claim go through, the weights of 5 MiB do not.
+        relay.requests.hold_after(2 * 1024 * 1024)
+        held = processes.hotstart(*publish, environment={**environment, "AWS_ENDPOINT_URL_S3": relay.url})
+        relay.requests.wait_until_held()
+        held.send(number)
+        # What has to be cleared away at the origin gets through.
+        relay.requests.release()
+        done = held.wait()
+    assert done.status == status
+    assert done.stdout == ""
+    if number != signal.SIGKILL:
+        assert "interrupted. The version stays invisible; the same command goes on" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert list((tmp_path / "room").iterdir()) == []
+    bucket = s3_url.split("/")[2]
+    keys = s3_server.keys(bucket)
+    assert "models/org/bert/7/.hotstart/begin.json" in keys
+    assert "models/org/bert/7/.hotstart/manifest.json" not in keys
+    there = sum(".hotstart" not in key for key in keys)
+
+    done = processes.run(*publish, environment=environment).check()
+    summary = json.loads(done.stdout)
+    assert (summary["outcome"], summary["sent_objects"]) == ("resumed", 5 - there)
+
+
+def test_progress_on_a_terminal() -> None:
+    """On a terminal bars are drawn, one a stage, that end full."""
+    import io
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    with drawn_progress(terminal) as progress:
+        for stage in (Stage.DIGESTING, Stage.UPLOADING):
+            progress.expect(stage, 1000)
+            progress.expect(stage, 1000)
+            progress.advance(stage, 2000)
+            progress.end("file", "uploaded")
+        progress.expect(Stage.FRAMING, 0)
+    assert "reading" in terminal.getvalue()
+    assert "2.0/2.0 kB" in terminal.getvalue()
+    assert "compressing" not in terminal.getvalue()
