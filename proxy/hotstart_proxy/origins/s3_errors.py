@@ -66,6 +66,11 @@ def translated(origin: str, doing: str) -> Iterator[None]:
     ) as error:
         reason = f"{error}: give AWS credentials in one of the ordinary ways (environment, profile, role)"
         raise OriginDenied(origin, doing, reason) from error
+    except RuntimeError as error:
+        # botocore's word for credentials that are over and cannot be renewed; nothing else is caught here.
+        if "expired" not in str(error):
+            raise
+        raise OriginDenied(origin, doing, f"{error} Renew the session that they come from.") from error
     except TimeoutError as error:
         raise OriginUnreachable(origin, doing, str(error) or "no answer in time") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
