@@ -1,4 +1,4 @@
-"""Downloads: the files of a version in a folder, linked where they are on this host, else received and checked.
+"""Downloads: the files of a version in a folder, linked where they are on this host, else received.
 
 A blob of the shared volume is hard-linked where the folder lies on the same mount: the link holds the bytes,
 whatever the proxy evicts. Mostly it does not (a pod sees the store through a mount of its own); then it is a
@@ -81,7 +81,7 @@ class Download:
         self.folder = default_folder(manifest.model, manifest.version) if folder is None else Path(folder)
         self._opened = opened
         self._owner = owner
-        self._progress = progress or (lambda size: None)
+        self.progress = progress or (lambda size: None)
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -132,7 +132,7 @@ class Download:
             return False
         if digest.hexdigest() != file.sha256:
             return False
-        self._progress(file.size)
+        self.progress(file.size)
         return True
 
     def _link(self, file: File) -> bool:
@@ -155,7 +155,7 @@ class Download:
             if descriptor is not None:
                 os.close(descriptor)
         if is_linked:
-            self._progress(file.size)
+            self.progress(file.size)
         return is_linked
 
     def _receive(self, files: list[File]) -> None:
@@ -163,7 +163,7 @@ class Download:
         targets: list[_FileTarget] = []
         try:
             for file in files:
-                targets.append(_FileTarget(file, self._place(file), self._progress))  # noqa: PERF401
+                targets.append(_FileTarget(file, self._place(file), self.progress))  # noqa: PERF401
             transfer.start(targets)
             transfer.wait()
         finally:

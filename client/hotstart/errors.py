@@ -83,8 +83,8 @@ class CannotVerify(HotstartError):
         self.path = path
         self.verify = verify
         super().__init__(
-            f"verify={verify!r} cannot be done for {path} of {reference}: it was adopted rather than published, "
-            f"so its digests are unknown; publish it, or load it with verify=None"
+            f"verify={verify!r} cannot be done for {path} of {reference}: it was adopted rather than "
+            f"published, so its digests are unknown; publish it, or load it with verify=None"
         )
 
 

@@ -1,4 +1,4 @@
-"""Loading: from an opened version to tensors, mapped where the bytes are on this host and received elsewhere."""
+"""Loading: from an opened version to tensors, mapped where the bytes are on this host, else received."""
 
 from __future__ import annotations
 
@@ -101,11 +101,7 @@ class Loading:
         self._used_before = self._chain.used
         files = self._files()
         self._check_verifiable(files)
-        targets = []
-        for file in files:
-            if not self._map(file):
-                targets.append(self._target(file))
-        self._transfer.start(targets)
+        self._transfer.start([self._target(file) for file in files if not self._map(file)])
 
     def __iter__(self) -> Iterator[TensorReady]:
         """Yield tensors as they become whole and good (errors as ``Transfer``'s)."""
@@ -213,9 +209,11 @@ class Loading:
         checked = verification.checks_pieces(source.kind)
         if verification is Verification.FULL:
             self._verified["full"] = None
+        elif twin is not None:
+            self._verified["frames"] = None
         elif checked and file.pieces is not None:
             self._verified["pieces"] = None
-        self._is_unverifiable |= checked and file.pieces is None
+        self._is_unverifiable |= checked and twin is None and file.pieces is None
         self._representations["identity" if twin is None else "zstd"] = None
         self._order[file.path] = ()
         return WeightsTarget(

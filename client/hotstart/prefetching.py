@@ -1,4 +1,4 @@
-"""Prefetching: a load that runs in threads while the program does something else, such as ``import torch``."""
+"""Prefetching: a load that runs in threads while the program does something else: ``import torch``."""
 
 from __future__ import annotations
 

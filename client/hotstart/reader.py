@@ -1,4 +1,4 @@
-"""Reading tensors one by one, lazily by range: the interface of ``safetensors.safe_open``, and of its load_file.
+"""Reading tensors one by one, lazily by range: the interface of ``safetensors.safe_open``.
 
 What is checked is fetched in whole pieces. So that small neighbours do not cost a piece each time, the latest
 few are kept.
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from hotstart.engine.planning import Compression, Verification
 from hotstart.engine.targets import TwinPlan
 from hotstart.engine.transfer import Transfer
-from hotstart.engine.weights import TensorReady, WeightsTarget
+from hotstart.engine.weights import WeightsTarget
 from hotstart.errors import InvalidSlice, TensorNotFound
 from hotstart.frameworks.choice import Framework, check_device, find_framework
 from hotstart.loading import LoadOptions, parse_mapped_header
@@ -137,7 +137,7 @@ class SafeOpen:
         return {name: self.get_tensor(name) for name in names}
 
     def get_slice(self, name: str) -> TensorSlice:
-        """Return a tensor that is read only when it is indexed, and as far as it is (errors as get_tensor)."""
+        """Return a tensor that is read when it is indexed, and as far as it is (errors as get_tensor)."""
         path, info = self._find(name)
         return TensorSlice(info, lambda part: self._make(path, part))
 

@@ -30,8 +30,8 @@ class Report:
         mapped
             or came compressed.
         representations: ``mapped``, ``identity`` and ``zstd``, those of them that were used.
-        verification: what was checked: ``none``, ``pieces``, ``full``, with a remark where the manifest lacks
-            what it takes.
+        verification: what was checked: ``none``, ``pieces``, ``frames`` (of a twin), ``full``, with a remark
+            where the manifest lacks what it takes.
         retries: why something was asked for again, in order.
         failovers: why sources were given up, in order.
     """

@@ -121,7 +121,7 @@ class Target(ABC):
         return self.file.pieces is not None
 
     def received(self, arrived: ByteRange) -> list[int]:
-        """Note bytes that are to be checked; return the pieces that are whole now, for the caller to do so."""
+        """Note bytes that are to be checked; return the pieces that are whole now, for the caller to."""
         with self._lock:
             self._received.add(arrived)
             return self._claim(arrived)

@@ -311,7 +311,7 @@ class Transfer:
             self.retries.append(reason)
 
     def open_session(self, source: Source) -> Session:
-        """Return a new session, which is closed if the transfer ends badly; add threads if it can use more."""
+        """Return a new session, closed if the transfer ends badly; add threads if the source wants more."""
         session = source.session()
         with self._condition:
             self._sessions.add(session)

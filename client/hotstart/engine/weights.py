@@ -1,4 +1,4 @@
-"""The target of a Safetensors file: its header is read on the way, its tensors are told when they are good."""
+"""The target of a Safetensors file: reads its header on the way, and tells tensors when they are good."""
 
 from __future__ import annotations
 
