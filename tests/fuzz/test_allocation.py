@@ -121,7 +121,7 @@ PLANNED = 1000
     ],
 )
 def test_decoder_within_a_limit(data: bytes, message: str) -> None:
-    """A decoder that may map only 16 MiB more refuses hostile frames for what they are, not for want of it."""
+    """A decoder that may map only 16 MiB more refuses frames for what they are, not for want of it."""
     finished = subprocess.run(
         [sys.executable, "-c", LIMITED, data.hex(), str(PLANNED)], capture_output=True, text=True, check=True
     )
