@@ -22,7 +22,7 @@ from hotstart_proxy.origins.catalog import catalog_of, perform
 from .errors import NoRoom, UnknownVersion, VersionRefused
 from .folder import SAFETENSORS_SUFFIX, Signature, SourceFile
 from .inventory import read_header
-from .jobs import in_thread, run_bounded, usable_cpus
+from .jobs import in_thread, run_bounded
 from .progress import NoProgress, Progress, Stage
 from .publisher import Outcome, PublishedTwin
 from .twins import ZSTD_SUFFIX, frame_file
@@ -187,7 +187,7 @@ async def _add_twin(
         raise FormatError(f"{error.what} of {file.path}", error.reason) from error
     destination = room.with_name(room.name + ZSTD_SUFFIX)
     advance = partial(progress.advance, Stage.FRAMING)
-    made = await in_thread(partial(frame_file, source, header, None, destination, usable_cpus(), advance))
+    made = await in_thread(partial(frame_file, source, header, None, destination, advance))
     source.location.unlink()
     path = file.path + ZSTD_SUFFIX
     if made is None:

@@ -102,5 +102,4 @@ def _moved(index: Index, moves: Mapping[str, str | None], adopted: frozenset[str
             raise AliasClash(index.model, alias, "is a version already: choose another alias")
         elif changed.aliases.get(alias) != version:
             changed = replace(changed, aliases={**changed.aliases, alias: version})
-    # One swap is one step of the serial, however many aliases moved.
-    return index if changed is index else replace(changed, serial=index.serial + 1)
+    return changed

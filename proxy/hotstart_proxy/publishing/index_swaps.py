@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from hotstart.wire.errors import FormatError
 from hotstart.wire.index import Index
@@ -63,6 +64,8 @@ async def swap_index(
         changed = change(index)
         if changed is index:
             return index
+        # One swap is one step, however many changes it makes.
+        changed = replace(changed, serial=index.serial + 1)
         try:
             await origin.put(
                 index_key(model),

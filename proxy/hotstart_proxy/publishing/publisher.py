@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from hotstart.wire.claim import Claim
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.index import AliasClash, Index, IndexEntry
 from hotstart.wire.layout import begin_key, manifest_key, version_prefix
-from hotstart.wire.manifest import File, Manifest
+from hotstart.wire.manifest import File, Manifest, Twin
 from hotstart.wire.media_types import ZSTD_MEDIA_TYPE, media_type
 from hotstart.wire.references import Reference, check_alias
 from hotstart_proxy.origins.base import AlreadyExists, Origin
@@ -28,17 +29,23 @@ from .errors import NoRoom, VersionRefused, VersionTaken
 from .folder import LeftOut, scan_folder
 from .index_swaps import read_index, swap_index
 from .inventory import Inventory, ItemisedFile, read_headers, take_inventory
-from .jobs import in_thread, run_bounded, usable_cpus
+from .jobs import in_thread, run_bounded
 from .progress import NoProgress, Progress, Stage
-from .twins import ZSTD_SUFFIX, TwinFile, frame_file
+from .twins import ZSTD_SUFFIX, frame_file
 from .uploads import Arrival, Uploader
 from .version_states import VersionState, exact_version, read_version_state
 
 __all__ = ["Outcome", "Published", "PublishedTwin", "now_ms", "publish"]
 
-# Files and twins on their way at once; a large one is sent in parallel parts by itself. So at most this many
-# twins lie in the temporary folder.
-_UPLOADS = 4
+# Files on their way at once; a large one is sent in parallel parts by itself.
+_FILES_AT_ONCE = 4
+# Twins at once: one is made while another is sent, so at most two lie in the temporary folder.
+_TWINS_AT_ONCE = 2
+
+
+# The path of a file, its entry in the manifest or its twin's, and the object.
+_Arrived: TypeAlias = tuple[str, File | Twin, Arrival]
+_Job: TypeAlias = Callable[[], Awaitable[_Arrived | None]]
 
 
 class Outcome(StrEnum):
@@ -263,66 +270,51 @@ class _Publication:
             raise NoRoom(tempfile.gettempdir(), error.strerror or str(error)) from error
         with temporary as room:
             # Largest first, so that no long job begins when all others have ended.
-            order = sorted(
-                range(len(inventory.files)), key=lambda n: inventory.files[n].source.size, reverse=True
+            order = sorted(inventory.files, key=lambda item: item.source.size, reverse=True)
+            framed = [item for item in order if item.header is not None]
+            uploads: list[_Job] = [partial(self._upload_file, uploader, item) for item in order]
+            twins: list[_Job] = [
+                partial(self._upload_twin, uploader, item, Path(room) / f"{number}{ZSTD_SUFFIX}")
+                for number, item in enumerate(framed)
+            ]
+            groups = await run_bounded(
+                2, (lambda: run_bounded(_FILES_AT_ONCE, uploads), lambda: run_bounded(_TWINS_AT_ONCE, twins))
             )
-            jobs: list[Callable[[], Awaitable[tuple[int, Arrival, TwinFile | None] | None]]] = []
-            for number in order:
-                item = inventory.files[number]
-                jobs.append(partial(self._upload_file, uploader, number, item))
-                if item.header is not None:
-                    jobs.append(partial(self._upload_twin, uploader, number, item, Path(room)))
-            results = await run_bounded(_UPLOADS, jobs)
-        files: dict[int, File] = {}
-        arrivals: list[Arrival] = []
-        # A file's own result comes before its twin's.
-        for result in results:
-            if result is None:
-                continue
-            number, arrival, twin = result
-            arrivals.append(arrival)
-            if twin is None:
-                files[number] = inventory.files[number].file(arrival.origin)
-            else:
-                files[number] = replace(files[number], twins=(twin.twin(arrival.origin),))
+        arrived = [result for group in groups for result in group if result is not None]
+        files = {path: item for path, item, _ in arrived if isinstance(item, File)}
+        for path, item, _ in arrived:
+            if isinstance(item, Twin):
+                files[path] = replace(files[path], twins=(item,))
         index, _ = await read_index(self.origin, self.model)
         manifest = Manifest(
             self.model,
             self.version,
             index.next_published_at(self.now()),
-            tuple(files[number] for number in range(len(files))),
+            tuple(files[path] for path in sorted(files)),
             dict(self.metadata),
         )
-        return manifest, arrivals
+        return manifest, [arrival for _, _, arrival in arrived]
 
-    async def _upload_file(
-        self, uploader: Uploader, number: int, item: ItemisedFile
-    ) -> tuple[int, Arrival, TwinFile | None] | None:
-        arrival = await uploader.upload_source(item.source, item.sha256, media_type(item.source.path))
-        return number, arrival, None
+    async def _upload_file(self, uploader: Uploader, item: ItemisedFile) -> _Arrived:
+        path = item.source.path
+        arrival = await uploader.upload_source(item.source, item.sha256, media_type(path))
+        return path, item.file(arrival.origin), arrival
 
     async def _upload_twin(
-        self, uploader: Uploader, number: int, item: ItemisedFile, room: Path
-    ) -> tuple[int, Arrival, TwinFile | None] | None:
+        self, uploader: Uploader, item: ItemisedFile, destination: Path
+    ) -> _Arrived | None:
         assert item.header is not None
-        destination = room / f"{number}{ZSTD_SUFFIX}"
-        frame = partial(
-            frame_file,
-            item.source,
-            item.header,
-            item.sha256,
-            destination,
-            usable_cpus(),
-            partial(self.progress.advance, Stage.FRAMING),
+        advance = partial(self.progress.advance, Stage.FRAMING)
+        made = await in_thread(
+            partial(frame_file, item.source, item.header, item.sha256, destination, advance)
         )
-        twin = await in_thread(frame)
         path = item.source.path + ZSTD_SUFFIX
-        if twin is None:
+        if made is None:
             self.progress.end(path, "not made: it would not be smaller")
             return None
-        arrival = await uploader.upload(path, twin.location, twin.size, twin.sha256, ZSTD_MEDIA_TYPE)
+        arrival = await uploader.upload(path, made.location, made.size, made.sha256, ZSTD_MEDIA_TYPE)
         destination.unlink()
-        return number, arrival, twin
+        return item.source.path, made.twin(arrival.origin), arrival
 
     async def _check_still_there(self, claim_etag: str, arrivals: list[Arrival]) -> None:
         """Look once more before the version becomes visible: somebody may have unpublished it meanwhile."""
@@ -346,5 +338,6 @@ class _Publication:
             self._check_same(state, claim)
             if state.manifest is None:
                 raise
-            return state.manifest, state.manifest_bytes
+            if state.manifest_bytes != data:
+                return state.manifest, state.manifest_bytes
         return None

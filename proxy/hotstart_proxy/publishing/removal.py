@@ -65,7 +65,7 @@ async def unpublish(origin: Origin, reference: Reference) -> Unpublished:
             f"is an alias: unpublish the version it means, {index.aliases[version]}, by its id",
         )
     listing = await origin.list(version_prefix(model, version), recursive=True)
-    keys = [item.key for item in listing.objects]
+    keys = [item.key for item in listing.objects if not item.key.endswith("/")]
     entry = index.entry(version)
     if not keys and entry is None:
         raise UnknownVersion(origin.url, f"version {model}@{version}", _newest_first(index))

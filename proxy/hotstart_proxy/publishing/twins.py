@@ -6,8 +6,9 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from hotstart.wire.seek_table import SeekTable
 
 from .errors import FileChanged, NoRoom, Stopped, UnreadableFile
 from .folder import SourceFile
+from .jobs import usable_cpus
 
 __all__ = ["ZSTD_SUFFIX", "TwinFile", "frame_file"]
 
 ZSTD_SUFFIX = ".zst"
+# More would outrun the digests, which one thread makes.
+_MAX_WORKERS = 8
 # Frames that wait to be written while a slow one is encoded; each is at most 4 MiB (but that of the header).
-_AHEAD_PER_WORKER = 2
+_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +60,19 @@ def frame_file(
     header: Header,
     sha256: str | None,
     destination: Path,
-    workers: int,
     advance: Callable[[int], None],
     stop: threading.Event,
 ) -> TwinFile | None:
     """Write the zstd-framed twin of a Safetensors file.
 
-    Memory is bounded by the workers, not by the file. The same zstd library gives the same bytes.
+    Memory is bounded, whatever the file's size: some 16 MiB a worker thread. The same zstd library gives the
+    same bytes.
 
     Args:
         source: read once, in order.
         header: parsed from it.
         sha256: what its bytes must be, in hex; None where that is not known.
         destination: a path where nothing is yet.
-        workers: threads that encode.
         advance: is told how many more bytes of source are done.
         stop: set to end early.
 
@@ -87,11 +90,13 @@ def frame_file(
     hasher = PieceHasher()
     try:
         with destination.open("xb") as file:
-            for content_bytes, stored in _encoded(source, sha256, frames, workers, stop):
-                file.write(stored)
-                hasher.update(stored)
-                sizes.append((content_bytes, len(stored)))
-                advance(content_bytes)
+            # Closed by hand: after an error its threads are to end here, not when the error is forgotten.
+            with closing(_encoded(source, sha256, frames, stop)) as encoded:
+                for content_bytes, stored in encoded:
+                    file.write(stored)
+                    hasher.update(stored)
+                    sizes.append((content_bytes, len(stored)))
+                    advance(content_bytes)
             seek_table = SeekTable.of(sizes).dump()
             file.write(seek_table)
             hasher.update(seek_table)
@@ -109,10 +114,10 @@ def _encoded(
     source: SourceFile,
     sha256: str | None,
     frames: tuple[ByteRange, ...],
-    workers: int,
     stop: threading.Event,
-) -> Iterator[tuple[int, bytes]]:
+) -> Generator[tuple[int, bytes], None, None]:
     """Yield bytes of content and the frame, in order, while workers encode those that follow."""
+    workers = min(usable_cpus(), _MAX_WORKERS)
     encoders = threading.local()
 
     def encode(content: bytes) -> tuple[int, bytes]:
@@ -130,7 +135,7 @@ def _encoded(
                     raise Stopped
                 waiting.append(pool.submit(encode, content))
                 digest.update(content)
-                if len(waiting) > workers * _AHEAD_PER_WORKER:
+                if len(waiting) > workers + _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -67,7 +67,8 @@ async def read_version_state(origin: Origin, model: str, version: str) -> Versio
                 f"that of {model}@{version} says {found.model}@{found.version}: "
                 "was the folder copied or renamed by hand?",
             )
-    objects = {item.key: item for item in listing.objects}
+    # A console's marker of a folder is no file of anybody's.
+    objects = {item.key: item for item in listing.objects if not item.key.endswith("/")}
     # The listing is asked too: between it and the reads an unpublish may have taken both away.
     ours = {manifest_key(model, version), begin_key(model, version)} & objects.keys()
     return VersionState(

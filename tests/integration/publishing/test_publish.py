@@ -25,7 +25,7 @@ from hotstart_proxy.origins.base import Origin, OriginUnfit
 from hotstart_proxy.origins.catalog import catalog_of, perform
 from hotstart_proxy.origins.urls import open_origin
 from hotstart_proxy.publishing.aliases import move_aliases
-from hotstart_proxy.publishing.errors import FileChanged, FolderRefused, VersionRefused, VersionTaken
+from hotstart_proxy.publishing.errors import FileChanged, FolderRefused, NoRoom, VersionRefused, VersionTaken
 from hotstart_proxy.publishing.publisher import Outcome, now_ms, publish
 from hotstart_proxy.publishing.removal import unpublish
 from tests.integration.publishing.recording import Crash, RecordingOrigin
@@ -108,7 +108,7 @@ async def test_tree_is_layout_1_to_the_letter(origin: Origin, model_folder: Path
     assert [file.path for file in manifest.files] == FILES
     assert manifest.metadata == {"run": "42"}
     index = await published_index(origin)
-    assert index.serial == 2
+    assert index.serial == 1
     assert index.aliases == {"prod": "7"}
     (entry,) = index.versions
     assert entry.manifest_id == hashlib.sha256(manifest_bytes).hexdigest()
@@ -194,6 +194,18 @@ async def test_nothing_local_is_left(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert os.listdir(room) == []
+
+
+async def test_no_room_for_twins(
+    origin: Origin, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A temporary folder that takes no twin ends the publish with what to set; the same call resumes it."""
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path / "away"))
+        with pytest.raises(NoRoom, match="set TMPDIR"):
+            await publish(origin, model_folder, SEVEN)
+    assert not await is_visible(origin)
+    assert (await publish(origin, model_folder, SEVEN)).outcome == Outcome.RESUMED
 
 
 async def test_same_bytes_again_is_no_op(origin: Origin, model_folder: Path) -> None:
@@ -386,7 +398,7 @@ async def test_twin_is_what_zstd_reads(origin: Origin, model_folder: Path, tmp_p
 
 
 async def test_file_in_parts(origin: Origin, tmp_path: Path) -> None:
-    """A file that goes up in parallel parts, and of which several pieces and frames are made, arrives whole."""
+    """A file that goes up in parallel parts, with several pieces and frames, arrives whole."""
     folder = make_model(tmp_path / "model", mebibytes=18)
     published = await publish(origin, folder, SEVEN)
     assert published.size > 16 << 20
