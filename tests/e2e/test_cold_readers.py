@@ -28,9 +28,7 @@ def test_sixty_four_cold_readers_cost_one_copy(
     (model / file.name).symlink_to(file)
     origin = f"s3://{s3_bucket}"
     environment = s3_server.environment()
-    processes.run(
-        "publish", str(model), "minilm@1", "--origin", origin, "--no-twins", environment=environment
-    ).check()
+    processes.run("publish", str(model), "minilm@1", "--origin", origin, environment=environment).check()
     proxy = processes.serve(origin, tmp_path / "store", environment=environment)
     before = s3_server.bytes_sent(s3_bucket)
     together = Barrier(READERS)

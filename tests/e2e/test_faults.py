@@ -117,7 +117,7 @@ def test_a_published_object_replaced_mid_fill(
     """A published file that somebody overwrites while it is filled never yields mixed bytes, but an error."""
     origin = f"s3://{s3_bucket}"
     environment = s3_server.environment()
-    folder = publish("org/bert@1", origin, "--no-twins", environment=environment)
+    folder = publish("org/bert@1", origin, environment=environment)
     key = "org/bert/1/model.safetensors"
     with Relay(int(s3_server.endpoint.rpartition(":")[2])) as to_s3:
         proxy = processes.serve(
