@@ -139,7 +139,7 @@ async def _add_twins(arguments: argparse.Namespace) -> int:
     else:
         print(f"{added.model}@{added.version}: {_count(len(added.twins), 'twin')} ({added.outcome})")
         _print_twins(added.twins)
-        print(f"sent {_count(added.sent_objects, 'object')}, {added.sent_bytes:,} bytes, in {seconds:.1f} s")
+        _print_sent(added.sent_objects, added.sent_bytes, seconds)
     return 0
 
 
@@ -152,10 +152,12 @@ def _print_published(published: Published, seconds: float) -> None:
     _print_twins(published.twins)
     if published.aliases:
         print(f"aliases: {', '.join(published.aliases)}")
-    print(
-        f"sent {_count(published.sent_objects, 'object')}, {published.sent_bytes:,} bytes, "
-        f"in {seconds:.1f} s ({_gigabytes_per_second(published.sent_bytes, seconds):.2f} GB/s)"
-    )
+    _print_sent(published.sent_objects, published.sent_bytes, seconds)
+
+
+def _print_sent(objects: int, count: int, seconds: float) -> None:
+    speed = f" ({_gigabytes_per_second(count, seconds):.2f} GB/s)" if count else ""
+    print(f"sent {_count(objects, 'object')}, {count:,} bytes, in {seconds:.1f} s{speed}")
 
 
 def _print_left_out(left_out: Sequence[LeftOut]) -> None:
