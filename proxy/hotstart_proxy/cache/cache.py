@@ -82,10 +82,10 @@ class Cache:
             observer,
             settings.fill_connections,
             self._free_space,
-            self._condition.origin_failed,
+            self._origin_failed,
             self._fill_ended,
         )
-        self._passthrough = PassThrough(origin, observer)
+        self._passthrough = PassThrough(origin, observer, self._origin_failed)
         self._open: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -142,8 +142,8 @@ class Cache:
             raise NotFound("version", str(name), tuple(f"@{name}" for name in known))
         kept = version in self._holdings.kept(reference.model)
         found = await self._manifests.get(reference.model, entry, keep=kept)
-        if kept:
-            self._holdings.manifest_seen(found.manifest, entry.published_at)
+        if kept and self._holdings.manifest_seen(found.manifest, found.id, entry.published_at):
+            self._spawn(self._holdings.retire(reference.model))
         if reference.file is not None and found.manifest.representation(reference.file) is None:
             paths = [file.path for file in found.manifest.files[:5]]
             raise NotFound("file", str(Reference(reference.model, version, reference.file)), tuple(paths))
@@ -366,13 +366,19 @@ class Cache:
             return await self._holdings.make_room(target - freed, spared)
         return True
 
+    def _origin_failed(self, model: str, error: OriginError) -> None:
+        if isinstance(error, ObjectChanged):
+            self._indexes.distrust(model)
+        else:
+            self._condition.origin_failed(error)
+
     def _fill_ended(self, fill: Fill, error: HotstartError | None) -> None:
         match error:
             case None:
                 self._condition.store_worked()
                 self._spawn(self._after_commit(fill))
-            case ObjectChanged():
-                self._indexes.distrust(fill.model)
+            case OriginError():
+                self._origin_failed(fill.model, error)
             case StoreError():
                 self._condition.store_failed(error)
             case IntegrityError():

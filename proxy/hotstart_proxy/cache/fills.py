@@ -34,7 +34,7 @@ class FillTools:
     Attributes:
         buffers: one permit for each piece buffer that may be in use, whichever fill uses it.
         connections: requests at a time for one fill.
-        origin_failed: told of every error of the origin that readers were failed with.
+        origin_failed: told of every error of the origin that failed readers, and of which model it was.
         ended: called once on the event loop when a fill is over and its name in the store free, with what
             ended it; None: the blob is committed.
     """
@@ -43,7 +43,7 @@ class FillTools:
     observer: Observer
     buffers: asyncio.Semaphore
     connections: int
-    origin_failed: Callable[[OriginError], None]
+    origin_failed: Callable[[str, OriginError], None]
     ended: Callable[[Fill, HotstartError | None], None]
 
 
@@ -160,7 +160,7 @@ class Fill:
             return
         if isinstance(error, OriginError):
             self._tools.observer.origin_failed(self.model)
-            self._tools.origin_failed(error)
+            self._tools.origin_failed(self.model, error)
         else:
             readers = {token for token in readers if self._needs_any(token, run)}
         self._fail_readers(readers, error)

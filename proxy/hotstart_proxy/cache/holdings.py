@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 
+from hotstart.wire.digests import sha256_id
 from hotstart.wire.errors import FormatError
 from hotstart.wire.index import Index
 from hotstart.wire.manifest import Manifest
@@ -41,6 +42,7 @@ class Holdings:
         self._in_use = in_use
         self._kept: dict[str, tuple[str, ...]] = {}
         self._versions: dict[str, dict[str, KeptVersion]] = {}
+        self._manifest_ids: dict[tuple[str, str], str] = {}
         self._replaced: dict[str, set[str]] = {}
         self._lock = asyncio.Lock()
         self._loaded = False
@@ -56,8 +58,12 @@ class Holdings:
         self._kept[index.model] = kept
         return changed
 
-    def manifest_seen(self, manifest: Manifest, published_at: int) -> None:
-        """Take note of a kept version's blobs."""
+    def manifest_seen(self, manifest: Manifest, manifest_id: str, published_at: int) -> bool:
+        """Take note of a kept version's blobs; tell whether it had others before."""
+        key = (manifest.model, manifest.version)
+        if self._manifest_ids.get(key) == manifest_id:
+            return False
+        self._manifest_ids[key] = manifest_id
         blobs = frozenset(item.id for file in manifest.files for item in file.representations())
         versions = self._versions.setdefault(manifest.model, {})
         before = versions.get(manifest.version)
@@ -65,6 +71,7 @@ class Holdings:
             # An adopted version whose objects were replaced has other blobs now.
             self._replaced.setdefault(manifest.model, set()).update(before.blobs - blobs)
         versions[manifest.version] = KeptVersion(manifest.model, manifest.version, published_at, blobs)
+        return before is not None and before.blobs != blobs
 
     def _all(self) -> list[KeptVersion]:
         return [
@@ -89,7 +96,7 @@ class Holdings:
                         self.index_seen(await asyncio.to_thread(Index.parse, data))
                 elif place.name not in self._versions.get(place.model, {}):
                     manifest = await asyncio.to_thread(Manifest.parse, data)
-                    self.manifest_seen(manifest, manifest.published_at)
+                    self.manifest_seen(manifest, sha256_id(data), manifest.published_at)
             except FormatError:
                 await self._store.delete_document(name)
         self._loaded = True
@@ -101,20 +108,19 @@ class Holdings:
                 await self._load()
             kept = self._kept.get(model, ())
             versions = self._versions.get(model, {})
-            gone = [versions.pop(version) for version in list(versions) if version not in kept]
             blobs = self._replaced.pop(model, set())
-            for version in gone:
-                await self._store.delete_document(documents.manifest_name(model, version.version))
-                blobs |= version.blobs
-            return await self._remove_retired(model, blobs)
+            for version in [version for version in versions if version not in kept]:
+                blobs |= versions[version].blobs
+                await self._forget(model, version)
+            return await self._remove_retired(blobs & self._store.blobs().keys())
 
-    async def _remove_retired(self, model: str, blobs: Set[str]) -> int:
-        held = self._store.blobs()
-        freed = 0
-        for blob in retired([blob for blob in blobs if blob in held], self._all()):
-            freed += await self._remove(blob, "retired")
-            await self._store.delete_document(documents.pieces_name(model, blob))
-        return freed
+    async def _forget(self, model: str, version: str) -> None:
+        del self._versions[model][version]
+        self._manifest_ids.pop((model, version), None)
+        await self._store.delete_document(documents.manifest_name(model, version))
+
+    async def _remove_retired(self, blobs: Collection[str]) -> int:
+        return sum([await self._remove(blob, "retired") for blob in retired(blobs, self._all())])
 
     async def _remove(self, blob: str, reason: str) -> int:
         size = self._store.blobs().get(blob, 0)
@@ -128,8 +134,7 @@ class Holdings:
         async with self._lock:
             if not self._loaded:
                 await self._load()
-            if retired([blob], self._all()):
-                await self._remove(blob, "retired")
+            await self._remove_retired([blob])
 
     async def evict(self, manifest: Manifest) -> int:
         """Remove the blobs of one version that no other kept version needs; return bytes freed."""
@@ -151,19 +156,25 @@ class Holdings:
             await self._load()
             for model in list(self._versions):
                 await self._forget_retired(model)
-            freed = 0
-            for blob in retired(self._store.blobs(), self._all()):
-                freed += await self._remove(blob, "retired")
+            freed = await self._remove_retired(self._store.blobs())
             usage = self._store.usage()
-            return freed + await self._free(usage.used_bytes - usage.budget_bytes, frozenset())
+            freed += await self._free(usage.used_bytes - usage.budget_bytes, frozenset())
+            await self._forget_digests()
+            return freed
+
+    async def _forget_digests(self) -> None:
+        held = self._store.blobs()
+        for name in await self._store.documents():
+            match documents.place_of(name):
+                case documents.Place(kind=documents.Kind.PIECES, name=blob) if blob not in held:
+                    await self._store.delete_document(name)
 
     async def _forget_retired(self, model: str) -> None:
         if model not in self._kept:
             return
         for version in list(self._versions[model]):
             if version not in self._kept[model]:
-                del self._versions[model][version]
-                await self._store.delete_document(documents.manifest_name(model, version))
+                await self._forget(model, version)
 
     async def make_room(self, needed_bytes: int, spared: Set[str]) -> bool:
         """Evict, oldest versions first, until needed_bytes are free; False if they cannot be.

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from hotstart.wire.errors import HotstartError
 from hotstart.wire.manifest import OriginObject, Representation
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.origins.base import Origin, OriginUnreachable
+from hotstart_proxy.origins.base import Origin, OriginError, OriginUnreachable
 
 from .answers import CacheClosed
 
@@ -32,9 +32,19 @@ _ALL_WINDOWS_BYTES = 8 * PIECE_BYTES
 class PassThrough:
     """All passing on of one cache."""
 
-    def __init__(self, origin: Origin, observer: Observer) -> None:
+    def __init__(
+        self, origin: Origin, observer: Observer, failed: Callable[[str, OriginError], None]
+    ) -> None:
+        """Begin with nothing under way.
+
+        Args:
+            origin: where bytes come from.
+            observer: told how many.
+            failed: told of every error of the origin, and of which model it was.
+        """
         self._origin = origin
         self._observer = observer
+        self._failed = failed
         self._shared: dict[tuple[str, ByteRange], _SharedRead] = {}
         self._windows = _Windows()
 
@@ -71,13 +81,19 @@ class PassThrough:
 
     async def _read(self, model: str, item: OriginObject, wanted: ByteRange) -> AsyncGenerator[bytes, None]:
         left = len(wanted)
-        async with self._origin.get(item, wanted) as chunks:
-            async for chunk in chunks:
-                left -= len(chunk)
-                self._observer.origin_bytes(model, len(chunk))
-                yield chunk
-        if left:
-            raise OriginUnreachable(self._origin.url, f"reading {item.key}", f"the body lacks {left} bytes")
+        try:
+            async with self._origin.get(item, wanted) as chunks:
+                async for chunk in chunks:
+                    left -= len(chunk)
+                    self._observer.origin_bytes(model, len(chunk))
+                    yield chunk
+            if left:
+                raise OriginUnreachable(
+                    self._origin.url, f"reading {item.key}", f"the body lacks {left} bytes"
+                )
+        except OriginError as error:
+            self._failed(model, error)
+            raise
 
     async def close(self) -> None:
         """End all shared reads; whoever reads them gets CacheClosed."""

@@ -33,7 +33,7 @@ class Fills:
         observer: Observer,
         connections: int,
         make_room: Callable[[int, Set[str]], Awaitable[bool]],
-        origin_failed: Callable[[OriginError], None],
+        origin_failed: Callable[[str, OriginError], None],
         ended: Callable[[Fill, HotstartError | None], None],
     ) -> None:
         """Begin with no fills.

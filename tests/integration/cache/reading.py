@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from hotstart.wire.errors import HotstartError
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import parse_reference
 from hotstart_proxy.cache.answers import Body, BodySource, Resolved
@@ -13,7 +14,7 @@ from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.stores.base import FileSlice
 from tests.support.deadlines import DEADLINE_SECONDS, POLL_SECONDS
 
-__all__ = ["body_bytes", "eventually", "open_body", "part_bytes", "read", "resolve"]
+__all__ = ["body_bytes", "eventually", "open_body", "part_bytes", "read", "read_to_error", "resolve"]
 
 
 async def eventually(look: Callable[[], object]) -> None:
@@ -36,6 +37,26 @@ async def body_bytes(body: Body) -> bytes:
     async for part in body.parts():
         data += part_bytes(part)
     return bytes(data)
+
+
+async def read_to_error(body: Body, each: Callable[[], None] | None = None) -> tuple[bytes, HotstartError]:
+    """Read a body that must fail, and close it; return what came before the error, and the error.
+
+    Args:
+        body: closed here.
+        each: called after every part.
+    """
+    data = bytearray()
+    try:
+        async for part in body.parts():
+            data += part_bytes(part)
+            if each is not None:
+                each()
+    except HotstartError as error:
+        return bytes(data), error
+    finally:
+        await body.close()
+    raise AssertionError(f"{len(data)} bytes came, and no error")
 
 
 async def resolve(cache: Cache, text: str) -> Resolved:
