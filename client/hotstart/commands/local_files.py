@@ -105,7 +105,7 @@ def new_file(path: Path, *, force: bool) -> Iterator[NewFile]:
     """
     if not force and os.path.lexists(path):
         raise _exists(path)
-    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".hotstart-{secrets.token_hex(8)}.part")
     try:
         try:
             with part.open("xb") as file:

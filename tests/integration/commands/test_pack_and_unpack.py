@@ -185,6 +185,13 @@ def test_paths_that_cannot_be(
     assert "Traceback" not in finished.stderr
 
 
+def test_longest_name(packed: Path, processes: Processes, tmp_path: Path) -> None:
+    """A name as long as the filesystem allows can be written."""
+    output = tmp_path / ("é" * 127 + "x")
+    processes.run("unpack", str(packed), "-o", str(output)).check()
+    assert output.exists()
+
+
 def test_interrupted_pack_leaves_nothing(processes: Processes, tmp_path: Path) -> None:
     """Ctrl-C in the middle removes what was written so far, and ends with 130."""
     # Seconds of work, so that it is interrupted long before its end.
