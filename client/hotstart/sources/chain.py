@@ -26,10 +26,10 @@ __all__ = ["Chain", "Environment", "Opened", "open_reference"]
 T = TypeVar("T")
 Link: TypeAlias = Callable[[], Source]
 
-# Opening is one small request. What a second does not bring, another source may.
+# Opening is one small request: what seconds do not bring here, another source may.
 _ATTEMPTS = 3
 _FIRST_DELAY_SECONDS = 0.1
-_LONGEST_DELAY_SECONDS = 2.0
+_PATIENCE_SECONDS = 2.0
 
 
 class Chain:
@@ -160,11 +160,13 @@ def open_reference(reference: Reference, environment: Environment) -> Opened:
 def _patiently(ask: Callable[[], T]) -> T:
     """Ask again, a few times and not for long, where that may help."""
     delay = _FIRST_DELAY_SECONDS
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     for _ in range(_ATTEMPTS - 1):
         try:
             return ask()
         except SourceError as error:
-            if not error.transient or (error.retry_after_seconds or 0) > _LONGEST_DELAY_SECONDS:
+            resume_at = time.monotonic() + (error.retry_after_seconds or 0)
+            if not error.transient or resume_at > deadline:
                 raise
             # Jitter: all pods of a rollout start at once.
             time.sleep(max(error.retry_after_seconds or 0, delay * random.uniform(0.5, 1.5)))  # noqa: S311
@@ -202,7 +204,7 @@ class _Opener:
 
         client = self._proxy_client()
         assert client is not None
-        connection = client.connection()
+        connection = client.control_connection()
         try:
             opening = client.open(self._reference, connection)
         finally:

@@ -26,6 +26,8 @@ __all__ = ["CredentialProvider", "aws_endpoint", "profile_settings"]
 # Credentials are replaced this long before they end, so that none ends on the way to S3. AWS's own tools take
 # between 5 and 15 minutes; container endpoints hand out new ones from 15 minutes before the end.
 _EARLY_SECONDS = 300.0
+# These answer in milliseconds, or not at all.
+_ANSWER_SECONDS = 5.0
 _MAX_ANSWER_BYTES = 64 * 1024
 _MAX_FILE_BYTES = 1024 * 1024
 _CONTAINER_HOST = "http://169.254.170.2"
@@ -201,7 +203,7 @@ class CredentialProvider:
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
         endpoint, target = self._endpoint(url)
-        connection = Connection(endpoint, f"{self._source}, by {endpoint}")
+        connection = Connection(endpoint, f"{self._source}, by {endpoint}", _ANSWER_SECONDS)
         try:
             response: Response = connection.request(method, target, headers, doing=_DOING, body=body)
             if response.status != 200:

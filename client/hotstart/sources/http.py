@@ -36,6 +36,7 @@ CONNECT_SECONDS = 5.0
 # Between two receives. Longer than a proxy's own retries at a slow origin take, so that a lost origin is
 # given up by the one who knows more; a dead peer resets at once and does not wait for this.
 IDLE_SECONDS = 30.0
+_STEP_BYTES = 1024 * 1024
 # Of an error's body: what a person reads.
 _MAX_EXPLANATION_BYTES = 16 * 1024
 _MAX_EXPLANATION_CHARS = 400
@@ -94,15 +95,17 @@ class Connection:
         connect_seconds: how long the last connecting took; None before the first.
     """
 
-    def __init__(self, endpoint: Endpoint, source: str) -> None:
+    def __init__(self, endpoint: Endpoint, source: str, idle_seconds: float = IDLE_SECONDS) -> None:
         """Prepare; nothing is connected before the first request.
 
         Args:
             endpoint: where to.
             source: the source's name, for errors.
+            idle_seconds: the longest wait for the next bytes.
         """
         self.endpoint = endpoint
         self.source = source
+        self._idle_seconds = idle_seconds
         self.connect_seconds: float | None = None
         self._http: http.client.HTTPConnection | None = None
         # Of its own: http.client lets go of the socket when an answer says that it is the last.
@@ -164,7 +167,7 @@ class Connection:
             except TimeoutError as error:
                 raise _ConnectTimeout from error
             self._socket = connection.sock
-            self._socket.settimeout(IDLE_SECONDS)
+            self._socket.settimeout(self._idle_seconds)
         if self._closed:
             # It was closed while this thread was connecting.
             raise ConnectionAbortedError
@@ -174,7 +177,10 @@ class Connection:
         """Return what an exception of ``http.client`` or the socket means to a caller."""
         if self._closed:
             return SourceError(self.source, doing, "it was closed from our side", transient=False)
-        reason, transient = _explain(error)
+        if isinstance(error, TimeoutError):
+            reason, transient = f"nothing arrived for {self._idle_seconds:g} s", True
+        else:
+            reason, transient = _explain(error)
         return SourceError(self.source, doing, reason, transient=transient)
 
     def drop(self) -> None:
@@ -212,8 +218,6 @@ def _explain(error: Exception) -> tuple[str, bool]:
     """Return what happened in words, and whether asking again may help."""
     if isinstance(error, _ConnectTimeout):
         return f"no connection within {CONNECT_SECONDS:g} s", False
-    if isinstance(error, TimeoutError):
-        return f"nothing arrived for {IDLE_SECONDS:g} s", True
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nobody listens there", False
     if isinstance(error, FileNotFoundError):
@@ -226,8 +230,11 @@ def _explain(error: Exception) -> tuple[str, bool]:
         return f"its certificate is not trusted: {error.verify_message}", False
     if isinstance(error, _STALE):
         return "the connection was closed by the other side", True
-    if isinstance(error, http.client.HTTPException | ValueError):
+    if isinstance(error, http.client.HTTPException):
         return f"that is not an HTTP answer: {type(error).__name__}: {mask_queries(str(error))[:200]}", False
+    if isinstance(error, ValueError):
+        # http.client's own checks of targets and headers.
+        return f"that cannot be asked for: {mask_queries(str(error))[:200]}", False
     return str(error), True
 
 
@@ -312,11 +319,11 @@ class Response(Body):
                 f"the answer has {self.length} bytes: expected at most {limit}",
                 transient=False,
             )
-        data = bytearray(self.length)
-        view = memoryview(data)
-        done = 0
-        while done < self.length:
-            done += self.readinto(view[done:])
+        # In steps, so that a length that lies takes no memory.
+        data = bytearray()
+        step = memoryview(bytearray(min(self.length, _STEP_BYTES)))
+        while count := self.readinto(step):
+            data += step[:count]
         return bytes(data)
 
     def _read_chunked(self, limit: int) -> bytes:
@@ -331,6 +338,11 @@ class Response(Body):
                 self.source, self.doing, f"the answer is longer than {limit} bytes", transient=False
             )
         return data
+
+    def discard(self) -> None:
+        """Read a short body that says nothing, so that the connection stays usable, and close."""
+        with self, contextlib.suppress(SourceError):
+            self.read(_MAX_EXPLANATION_BYTES)
 
     def close(self) -> None:
         """Let go. The connection serves the next request only if this body was read to its end."""

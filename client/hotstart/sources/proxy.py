@@ -17,6 +17,9 @@ from .http import Connection, Response, check_range, refused
 
 __all__ = ["ProxyClient", "ProxySource"]
 
+# A cold start that waits for a proxy that hangs has better things to try. A proxy that must ask a slow origin
+# answers within this all the same: its own wait for it is shorter.
+_ANSWER_SECONDS = 10.0
 # A manifest grows with the model (27 characters for each 4 MiB, and seek tables); the parser takes this much.
 _MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
 
@@ -55,7 +58,7 @@ class ProxyClient:
         """Return the body of a small answer (errors as open)."""
         own = connection is None
         if connection is None:
-            connection = self.connection()
+            connection = self.control_connection()
         try:
             response = connection.request("GET", target, self._headers, doing=doing)
             if response.status != 200:
@@ -67,8 +70,12 @@ class ProxyClient:
                 connection.drop()
 
     def connection(self) -> Connection:
-        """Return a connection that is not connected yet."""
+        """Return a connection for bytes; it is not connected yet."""
         return Connection(self.endpoint, self.name)
+
+    def control_connection(self) -> Connection:
+        """Return a connection for small answers, on which is waited for less long."""
+        return Connection(self.endpoint, self.name, _ANSWER_SECONDS)
 
     def request_range(self, connection: Connection, target: str, wanted: ByteRange, doing: str) -> Response:
         """Ask for a range, without validators: a GET that has some is never redirected.
@@ -115,10 +122,8 @@ class _ProxySession(Session):
 
     def _follow(self, response: Response, representation: Representation, wanted: ByteRange) -> Body:
         """Go to the origin where the proxy sends us: without its token, and one hop at most."""
-        with response:
-            # The body of a redirect says nothing; read, it leaves the connection usable.
-            response.read(_MAX_DOCUMENT_BYTES)
-            location = response.header("Location") or ""
+        location = response.header("Location") or ""
+        response.discard()
         source, doing = response.source, response.doing
         try:
             endpoint, target = parse_url(urljoin(f"{self._client.endpoint}/", location))

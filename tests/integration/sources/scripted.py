@@ -44,7 +44,7 @@ class Answer:
         hang_after: send so many bytes of the body, then nothing until the server stops.
         reset: close with RST.
         close: close after the answer, without having said so.
-        raw: instead of all that, these bytes.
+        raw: instead of head and body, these bytes.
     """
 
     status: int = 200
@@ -126,6 +126,8 @@ class ScriptedServer:
     def _send(self, connection: socket.socket, answer: Answer) -> bool:
         if answer.raw is not None:
             connection.sendall(answer.raw)
+            if answer.hang_after is not None:
+                self._stopping.wait(DEADLINE_SECONDS)
             return False
         headers = {"Content-Length": str(len(answer.body)), **answer.headers}
         head = [f"HTTP/1.1 {answer.status} Scripted"]

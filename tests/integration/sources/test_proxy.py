@@ -12,6 +12,7 @@ import pytest
 
 from hotstart.sources.base import Session, SourceError, SourceKind
 from hotstart.sources.endpoints import parse_proxy_url
+from hotstart.sources.http import Connection
 from hotstart.sources.proxy import ProxyClient, ProxySource
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import Reference
@@ -342,3 +343,18 @@ def test_open_of_another_model_is_refused(server: ScriptedServer) -> None:
 
 def _with_headers(answer: Answer, headers: dict[str, str | None]) -> Answer:
     return replace(answer, headers={**answer.headers, **headers})
+
+
+def test_silence_is_an_error_worth_a_retry(server: ScriptedServer) -> None:
+    """A peer that says nothing more, in the head or in the body, is given up after the idle time."""
+    connection = Connection(parse_proxy_url(server.url), "proxy", idle_seconds=0.2)
+    server.answer = lambda request: replace(ranged(request), hang_after=1000)
+    response = connection.request("GET", "/", {}, doing="reading")
+    received = bytearray()
+    with pytest.raises(SourceError, match=r"nothing arrived for 0\.2 s") as caught:
+        read_into(received, response)
+    assert (caught.value.transient, len(received)) == (True, 1000)
+    server.answer = lambda request: Answer(raw=b"HTTP/1.1 200 OK\r\n", hang_after=0)
+    with pytest.raises(SourceError, match=r"nothing arrived for 0\.2 s"):
+        connection.request("GET", "/", {}, doing="reading")
+    connection.close()
