@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hotstart.wire.adoption import Layout
 from hotstart.wire.claim import Claim, ClaimedFile
 from hotstart.wire.errors import FormatError, InvalidReference
 from hotstart.wire.fallback import FallbackManifest
@@ -24,6 +25,7 @@ from hotstart.wire.safetensors import LENGTH_BYTES, build_header, parse_header, 
 from hotstart.wire.seek_table import FOOTER_BYTES, SeekTable, table_length
 from hotstart.wire.selection import INDEX_FILE, select_weights
 from hotstart.wire.timestamps import format_timestamp, parse_timestamp
+from hotstart.wire.twins import AddedTwin, AddedTwins
 
 QUICK = settings(max_examples=300, deadline=None)
 
@@ -109,6 +111,16 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
             ("prod",),
         ).dump(),
     ),
+    "twins document": (
+        AddedTwins.parse,
+        AddedTwins(
+            "org/bert", "7", ".zst", (AddedTwin("model.safetensors", ID, MANIFEST.files[0].twins[0]),)
+        ).dump(),
+    ),
+    "layout": (
+        lambda data: Layout.parse(data.decode("utf-8", "replace")).match("a/b/c/d"),
+        b"{model}/models/{version}/{file}",
+    ),
     "index of shards": (
         lambda data: select_weights(MANIFEST, None, lambda _: data),
         b'{"weight_map":{"a":"model.safetensors"}}',
@@ -167,7 +179,7 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
-JSON_PARSERS = ["manifest", "index", "opening", "claim", "fallback manifest", "index of shards", "header"]
+JSON_PARSERS = sorted(PARSERS.keys() - {"frame", "seek table", "footer", "layout"})
 
 
 @st.composite
