@@ -146,13 +146,15 @@ class Target(ABC):
             return Settled(requests, self._claim(good), self._check_done())
 
     def widen(self) -> list[ByteRange]:
-        """Plan the rest of every piece that is planned in part, since pieces are checked whole.
+        """Plan the rest of every piece of which a part is still on its way, since pieces are checked whole.
 
         Needed where a source that is checked takes over from one that was not, or identity from a twin.
         """
         with self._lock:
             planned = self._planned.ranges()
-            wide = whole_pieces(planned, self.file.size)
+            good = self._good.ranges()
+            open_parts = [part for whole in planned for part in subtract(whole, good)]
+            wide = whole_pieces(open_parts, self.file.size)
             return self._plan([part for whole in wide for part in subtract(whole, planned)])
 
     def switch_to_identity(self) -> None:

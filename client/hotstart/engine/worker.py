@@ -81,8 +81,8 @@ class Worker:
                 self._transfer.check_running()
                 has_progressed = (request.position, self._frame_filled) != before
                 tries = self._cope(source, error, 1 if has_progressed else tries + 1)
-            except IntegrityError as error:
-                self._damage = error
+            except _DamagedFrame as damaged:
+                self._damage = error = damaged.error
                 has_progressed = request.position != before[0]
                 # Two of these are as bad as four connections lost.
                 tries = (0 if has_progressed else tries) + _ATTEMPTS // 2
@@ -249,7 +249,7 @@ class Worker:
         """Decode the frame at hand into its place.
 
         Raises:
-            IntegrityError: it is damaged, and must be received again.
+            _DamagedFrame: it must be received again.
         """
         target = request.target
         if self._decoder is None:
@@ -267,12 +267,20 @@ class Worker:
                 target.window(wanted)[:] = whole[start : start + len(wanted)]
         except FormatError as error:
             what = f"the frame at byte {entry.stored.start} of {twin.representation.path}"
-            raise IntegrityError(what, "a sound zstd frame", error.reason) from error
+            raise _DamagedFrame(IntegrityError(what, "a sound zstd frame", error.reason)) from error
         finally:
             self._frame_of = ("", 0)
             self._frame_filled = 0
         request.position = wanted.stop
         self._settle(target, wanted)
+
+
+class _DamagedFrame(Exception):
+    """A frame did not decode. Not an IntegrityError, which may be of a whole file, and final."""
+
+    def __init__(self, error: IntegrityError) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 def _as_source_error(source: Source, target: Target, damage: IntegrityError) -> SourceError:
