@@ -6,7 +6,7 @@ import json
 import sys
 
 import hotstart
-from tests.support.models import digests
+from tests.support.models import fingerprint
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     except hotstart.HotstartError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print(json.dumps({"version": weights.version, "tensors": digests(weights)}))
+    print(json.dumps({"version": weights.version, "tensors": len(weights), "digest": fingerprint(weights)}))
     return 0
 
 

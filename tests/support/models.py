@@ -13,7 +13,15 @@ import numpy
 import numpy.typing
 from safetensors.numpy import load_file, save_file
 
-__all__ = ["Tensors", "assert_same_tensors", "digests", "make_model", "minilm_folder", "small_tensors"]
+__all__ = [
+    "Tensors",
+    "assert_same_tensors",
+    "digests",
+    "fingerprint",
+    "make_model",
+    "minilm_folder",
+    "small_tensors",
+]
 
 Tensors: TypeAlias = Mapping[str, numpy.typing.NDArray[numpy.generic]]
 
@@ -101,6 +109,11 @@ def digests(tensors: Tensors) -> dict[str, tuple[str, list[int], str]]:
         name: (str(tensor.dtype), list(tensor.shape), hashlib.sha256(tensor.tobytes()).hexdigest())
         for name, tensor in tensors.items()
     }
+
+
+def fingerprint(tensors: Tensors) -> str:
+    """Return one digest of all names, dtypes, shapes and bits."""
+    return hashlib.sha256(json.dumps(digests(tensors), sort_keys=True).encode()).hexdigest()
 
 
 def assert_same_tensors(found: Tensors, file: Path) -> None:
