@@ -111,8 +111,8 @@ class Connection:
         # Of its own: http.client lets go of the socket when an answer says that it is the last.
         self._socket: socket.socket | None = None
         self._closed = False
-        # Held while the using thread is inside the socket: whoever closes then leaves the descriptor to it,
-        # since a closed number may be another file's the moment after.
+        # Held while the using thread is inside the socket or http.client: whoever closes then leaves the
+        # descriptor to it, since a closed number may be another file's the moment after.
         self.busy = threading.Lock()
 
     def request(
@@ -185,6 +185,11 @@ class Connection:
 
     def drop(self) -> None:
         """Forget the connection; the next request makes a new one. For the thread that uses it."""
+        with self.busy:
+            self.forget()
+
+    def forget(self) -> None:
+        """Do what drop does, under ``busy``."""
         connection, self._http, self._socket = self._http, None, None
         if connection is not None:
             connection.close()
@@ -200,7 +205,7 @@ class Connection:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
         if self.busy.acquire(blocking=False):
             try:
-                self.drop()
+                self.forget()
             finally:
                 self.busy.release()
 
@@ -346,10 +351,11 @@ class Response(Body):
 
     def close(self) -> None:
         """Let go. The connection serves the next request only if this body was read to its end."""
-        unfinished = self._left > 0 or not (self.has_length or self._answer.isclosed())
-        if unfinished or self._answer.will_close:
-            self._connection.drop()
-        self._answer.close()
+        with self._connection.busy:
+            unfinished = self._left > 0 or not (self.has_length or self._answer.isclosed())
+            if unfinished or self._answer.will_close:
+                self._connection.forget()
+            self._answer.close()
 
 
 class Refusal(SourceError):
