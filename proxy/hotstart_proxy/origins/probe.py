@@ -21,8 +21,8 @@ async def prove_conditions(origin: Origin) -> None:
         OriginError: the origin could not be asked.
     """
     key = f"{RESERVED_PREFIX}/probe-{secrets.token_hex(8)}"
+    first = await origin.put(key, b"first", create_only=True)
     try:
-        first = await origin.put(key, b"first", create_only=True)
         try:
             await origin.put(key, b"second", create_only=True)
         except AlreadyExists:
