@@ -34,7 +34,7 @@ class FallbackManifest:
         urls: pre-signed, by representation path (twins with their suffix).
         signed_at: milliseconds since the epoch, by the clock of whoever signed.
         session_ends_at: when the credentials that signed end, and every URL with them; None where they last
-            longer than any URL can.
+            longer than any URL can, or do not say.
         expires_at: when the first URL stops working; never after session_ends_at.
         names: what else meant this version when it was signed: aliases, ``latest``, and ``main`` for a
             reference that gives no version.

@@ -119,7 +119,11 @@ def _explain(signed: Signed, output: Path | None) -> None:
         f"{format_timestamp(manifest.expires_at)}"
     )
     if manifest.session_ends_at is None:
-        say("the credentials that signed it outlive every URL")
+        say(
+            "warning: temporary credentials signed it and do not say when they end: the URLs end with them"
+            if signed.is_session
+            else "the credentials that signed it outlive every URL"
+        )
         return
     say(f"the session that signed it ends at {format_timestamp(manifest.session_ends_at)}")
     assert signed.session_ends_in_seconds is not None

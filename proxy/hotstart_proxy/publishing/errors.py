@@ -18,6 +18,7 @@ __all__ = [
     "UnreadableFile",
     "VersionRefused",
     "VersionTaken",
+    "first_few",
 ]
 
 # Enough to see the pattern; a folder may hold ten thousand files that are wrong in one way.

@@ -25,7 +25,7 @@ from hotstart.wire.media_types import ZSTD_MEDIA_TYPE, media_type
 from hotstart.wire.references import Reference, check_alias
 from hotstart_proxy.origins.base import AlreadyExists, Origin
 
-from .errors import NoRoom, VersionRefused, VersionTaken
+from .errors import NoRoom, VersionRefused, VersionTaken, first_few
 from .folder import LeftOut, scan_folder
 from .index_swaps import read_index, swap_index
 from .inventory import Inventory, ItemisedFile, read_headers, take_inventory
@@ -231,6 +231,14 @@ class _Publication:
         differences = () if contents is None else contents.differences(claim)
         if differences:
             raise VersionTaken(self.model, self.version, differences, published=state.manifest is not None)
+        damaged = [] if state.manifest is None else _damaged(state.manifest, state)
+        if damaged:
+            raise VersionRefused(
+                self.model,
+                self.version,
+                f"is published, but at the origin {first_few(damaged)} is gone or replaced: clear it with "
+                f"hotstart unpublish {self.model}@{self.version}, then publish again",
+            )
         # Published without is published with whatever it has: nothing was said about it.
         if state.manifest is not None and self.metadata and self.metadata != state.manifest.metadata:
             raise VersionRefused(
@@ -341,3 +349,14 @@ class _Publication:
             if state.manifest_bytes != data:
                 return state.manifest, state.manifest_bytes
         return None
+
+
+def _damaged(manifest: Manifest, state: VersionState) -> list[str]:
+    """Return the paths whose objects are no longer those that were published."""
+    etags = {key: item.etag for key, item in state.objects.items()}
+    return [
+        representation.path
+        for file in manifest.files
+        for representation in file.representations()
+        if etags.get(representation.origin.key) != representation.origin.etag
+    ]

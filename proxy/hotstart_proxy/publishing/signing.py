@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
 
 from hotstart.wire.adoption import Layout
 from hotstart.wire.errors import InvalidReference
@@ -20,6 +21,8 @@ __all__ = ["MAX_EXPIRY_SECONDS", "MIN_EXPIRY_SECONDS", "Signed", "sign_version"]
 MIN_EXPIRY_SECONDS = 60
 # SigV4's own limit.
 MAX_EXPIRY_SECONDS = 7 * 24 * 3600
+# Temporary credentials given by environment variables do not say when they end, but sign with a token.
+_SESSION_TOKEN = "X-Amz-Security-Token"  # noqa: S105 - the name of a query parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,15 @@ class Signed:
 
     Attributes:
         expires_in_seconds: until the first URL stops working.
-        session_ends_in_seconds: until the credentials that signed end; None where that is later than any URL.
+        session_ends_in_seconds: until the credentials that signed end; None where that is later than any URL,
+            or not known.
+        is_session: whether these were temporary credentials, which end at some time.
     """
 
     manifest: FallbackManifest
     expires_in_seconds: int
     session_ends_in_seconds: int | None
+    is_session: bool
 
 
 async def sign_version(
@@ -73,6 +79,7 @@ async def sign_version(
     urls: dict[str, str] = {}
     lifetimes: list[int] = []
     session_ends_in: int | None = None
+    is_session = False
     for file in manifest.files:
         for representation in file.representations():
             signed = await origin.presign(representation.origin, expires_in_seconds)
@@ -82,6 +89,7 @@ async def sign_version(
                 raise CannotPresign(origin.url)
             urls[representation.path] = signed.url
             lifetimes.append(signed.expires_in_seconds)
+            is_session = is_session or _SESSION_TOKEN in parse_qs(urlsplit(signed.url).query)
             if longest.expires_in_seconds < MAX_EXPIRY_SECONDS:
                 session_ends_in = min(session_ends_in or MAX_EXPIRY_SECONDS, longest.expires_in_seconds)
     expires_in = min(lifetimes, default=expires_in_seconds)
@@ -96,7 +104,7 @@ async def sign_version(
         expires_at=now_ms + 1000 * expires_in,
         names=_meanings(known.index, version),
     )
-    return Signed(fallback, expires_in, session_ends_in)
+    return Signed(fallback, expires_in, session_ends_in, is_session or session_ends_in is not None)
 
 
 def _names(index: Index) -> list[str]:

@@ -54,10 +54,10 @@ async def read_version_state(origin: Origin, model: str, version: str) -> Versio
         FormatError: its claim or manifest is malformed, or another version's.
         OriginError
     """
-    listing = await origin.list(version_prefix(model, version), recursive=True)
-    # After the listing, so that of a publish that ends in between no half is seen: the manifest comes last.
+    # The manifest comes last in a publish, so what it names is in a listing that is made after it was read.
     manifest = await origin.read(manifest_key(model, version))
     begin = await origin.read(begin_key(model, version))
+    listing = await origin.list(version_prefix(model, version), recursive=True)
     parsed = None if manifest is None or manifest.data is None else Manifest.parse(manifest.data)
     claim = None if begin is None or begin.data is None else Claim.parse(begin.data)
     for what, found in (("manifest", parsed), ("claim", claim)):
@@ -69,7 +69,7 @@ async def read_version_state(origin: Origin, model: str, version: str) -> Versio
             )
     # A console's marker of a folder is no file of anybody's.
     objects = {item.key: item for item in listing.objects if not item.key.endswith("/")}
-    # The listing is asked too: between it and the reads an unpublish may have taken both away.
+    # The listing is asked too: between the reads and it somebody may have begun to publish.
     ours = {manifest_key(model, version), begin_key(model, version)} & objects.keys()
     return VersionState(
         claim=claim,

@@ -235,6 +235,18 @@ async def test_missing_index_entry_is_added_again(origin: Origin, model_folder: 
     assert index.resolve("prod") == "7"
 
 
+async def test_damaged_version_is_not_called_unchanged(origin: Origin, model_folder: Path) -> None:
+    """A published version that lost an object, or had it replaced, is refused with the way to mend it."""
+    await publish(origin, model_folder, SEVEN)
+    await origin.delete("org/bert/7/config.json")
+    await origin.put("org/bert/7/tokenizer.json", b"{}")
+    with pytest.raises(VersionRefused, match=r"config\.json; tokenizer\.json is gone or replaced"):
+        await publish(origin, model_folder, SEVEN)
+    await unpublish(origin, SEVEN)
+    await publish(origin, model_folder, SEVEN)
+    await assert_whole(origin, model_folder)
+
+
 @pytest.mark.parametrize("published", [True, False], ids=["published", "claimed"])
 async def test_other_bytes_are_refused(origin: Origin, model_folder: Path, published: bool) -> None:
     """Other bytes for a published or claimed version are refused, named, and nothing is written."""

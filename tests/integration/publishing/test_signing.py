@@ -74,6 +74,25 @@ async def test_session_that_ends_first(s3_url: str, tmp_path: Path) -> None:
         assert (signed.expires_in_seconds, signed.session_ends_in_seconds) == (3600, 7200)
 
 
+async def test_session_that_does_not_say_when_it_ends(s3_url: str, tmp_path: Path) -> None:
+    """Temporary credentials from environment variables are known by their token."""
+    folder = make_model(tmp_path / "model", mebibytes=1)
+
+    class SessionToken(RecordingOrigin):
+        async def presign(self, item: OriginObject, expires_in_seconds: int) -> PresignedUrl | None:
+            signed = await self.inner.presign(item, expires_in_seconds)
+            assert signed is not None
+            return PresignedUrl(f"{signed.url}&X-Amz-Security-Token=t", signed.expires_in_seconds)
+
+    async with open_origin(s3_url, os.environ) as origin:
+        await publish(origin, folder, SEVEN)
+        signed = await sign_version(origin, SEVEN, 3600, Layout(), now_ms())
+        assert not signed.is_session
+        signed = await sign_version(SessionToken(origin), SEVEN, 3600, Layout(), now_ms())
+        assert signed.is_session
+        assert signed.manifest.session_ends_at is None
+
+
 async def test_what_cannot_be_signed(s3_url: str, tmp_path: Path) -> None:
     """A directory, an unknown reference and a file are refused, each with what to do."""
     folder = make_model(tmp_path / "model", mebibytes=1)
