@@ -7,11 +7,13 @@ import os
 import signal
 import stat
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from hotstart.wire.fallback import FallbackManifest
+from hotstart.wire.timestamps import format_timestamp
 from hotstart_proxy.commands.publishing_progress import drawn_progress
 from hotstart_proxy.publishing.progress import Stage
 from tests.integration.publishing.test_publish import FILES
@@ -154,6 +156,26 @@ def test_presign_writes_a_secret(processes: Processes, s3_url: str, tmp_path: Pa
     done = processes.run(*arguments, "--origin", f"file://{tmp_path}", environment=environment)
     assert done.status == 1
     assert "cannot pre-sign" in done.stderr
+
+
+@pytest.mark.parametrize(("hours", "warned"), [(2, True), (30, False)])
+def test_presign_tells_when_the_session_ends(
+    processes: Processes, s3_url: str, tmp_path: Path, hours: int, warned: bool
+) -> None:
+    """The end of the session that signs is printed and cuts the URLs' life; under 24 hours it is a warning."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    environment = environment_of(s3_url, tmp_path)
+    processes.run("publish", str(folder), "org/bert@7", environment=environment).check()
+    ends = datetime.now(UTC) + timedelta(hours=hours)
+    environment["AWS_CREDENTIAL_EXPIRATION"] = ends.isoformat()
+    done = processes.run("presign", "org/bert", environment=environment).check()
+    fallback = FallbackManifest.parse(done.stdout.encode())
+    assert fallback.session_ends_at == fallback.expires_at
+    assert abs(fallback.expires_at / 1000 - ends.timestamp()) < 60
+    assert f"the session that signed it ends at {format_timestamp(fallback.expires_at)}" in done.stderr
+    assert ("warning: that is in" in done.stderr) == warned
 
 
 @pytest.mark.parametrize(
