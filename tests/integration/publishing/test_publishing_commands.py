@@ -162,7 +162,7 @@ def test_presign_writes_a_secret(processes: Processes, s3_url: str, tmp_path: Pa
 def test_presign_tells_when_the_session_ends(
     processes: Processes, s3_url: str, tmp_path: Path, hours: int, warned: bool
 ) -> None:
-    """The end of the session that signs is printed and cuts the URLs' life; under 24 hours it is a warning."""
+    """The end of the session that signs is printed and ends the URLs; under 24 hours it is a warning."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
