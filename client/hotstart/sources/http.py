@@ -28,7 +28,16 @@ from hotstart.wire.ranges import ByteRange, parse_content_range
 from .base import Body, SourceError
 from .endpoints import Endpoint, mask_queries
 
-__all__ = ["CONNECT_SECONDS", "IDLE_SECONDS", "Connection", "Refusal", "Response", "check_range", "refused"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "IDLE_SECONDS",
+    "Connection",
+    "Refusal",
+    "Response",
+    "check_range",
+    "refused",
+    "tls_context",
+]
 
 # A proxy on this host or subnet answers in milliseconds and S3 in tens of them; whoever has not answered
 # after this long is not there, and the next source is.
@@ -68,8 +77,8 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 @functools.cache
-def _tls_context() -> ssl.SSLContext:
-    # One for all: reading the system's certificates takes some 20 ms.
+def tls_context() -> ssl.SSLContext:
+    """Return the system's trust (or ``SSL_CERT_FILE``'s): one for all, since reading it takes some 20 ms."""
     return ssl.create_default_context()
 
 
@@ -78,7 +87,7 @@ def _new_connection(endpoint: Endpoint) -> http.client.HTTPConnection:
         return _UnixConnection(endpoint.socket_path)
     if endpoint.scheme == "https":
         return http.client.HTTPSConnection(
-            endpoint.host, endpoint.port, timeout=CONNECT_SECONDS, context=_tls_context()
+            endpoint.host, endpoint.port, timeout=CONNECT_SECONDS, context=tls_context()
         )
     # http.client itself sets TCP_NODELAY.
     return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=CONNECT_SECONDS)

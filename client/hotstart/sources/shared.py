@@ -98,8 +98,8 @@ class SharedVolume(Source):
             return None
         try:
             return MappedBlob(descriptor, representation.size)
-        except OSError:
-            # No address space, or a file system that cannot: the socket can.
+        except (OSError, ValueError):
+            # No address space, a file system that cannot, or a file cut short meanwhile: the socket can.
             return None
         finally:
             os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Mapping
@@ -60,15 +61,22 @@ class Answer:
 class ScriptedServer:
     """Listens on 127.0.0.1 or a Unix socket; answers each request with what a function returns."""
 
-    def __init__(self, answer: Callable[[Request], Answer], socket_path: Path | None = None) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Request], Answer],
+        socket_path: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.answer = answer
+        self._tls = tls
         self.requests: list[Request] = []
         self._stopping = threading.Event()
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         if socket_path is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+            scheme = "http" if tls is None else "https"
+            self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         else:
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(str(socket_path))
@@ -112,6 +120,9 @@ class ScriptedServer:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError):
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                self._connections[number - 1] = connection
             while True:
                 request = _receive(connection, number)
                 if request is None:
