@@ -12,6 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
+from hotstart._version import __version__
+
 from .problems import PROBLEM_MEDIA_TYPE, Problem
 
 __all__ = ["Connection", "ConnectionLost", "ConnectionServer"]
@@ -76,8 +78,14 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionLost("the answer was under way")
         response = web.Response(status=problem.status, body=problem.dump(), content_type=PROBLEM_MEDIA_TYPE)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.update(
+            {
+                "Cache-Control": "no-store",
+                "Connection": "close",
+                "Server": f"hotstart/{__version__}",
+                "X-Content-Type-Options": "nosniff",
+            }
+        )
         response.force_close()
         return response
 

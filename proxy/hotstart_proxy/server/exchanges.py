@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from aiohttp import web
 from hotstart._version import __version__
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.cache.answers import Body, BodySource
+from hotstart_proxy.stores.base import FileSlice
 
 from .connections import Connection
 from .problems import PROBLEM_MEDIA_TYPE, Problem
@@ -21,6 +23,9 @@ __all__ = ["REDIRECT", "Exchange"]
 
 # Beside the three sources of a body: where the bytes are fetched from instead of here.
 REDIRECT = "redirect"
+
+# Many clients give up after 10 s without an answer.
+FIRST_PART_SECONDS = 5.0
 
 # RFC 9211. A pass-through is forwarded and not stored; what a fill brings is.
 _CACHE_STATUS = {
@@ -116,23 +121,34 @@ class Exchange:
     async def send(self, status: int, headers: dict[str, str], body: Body) -> web.StreamResponse:
         """Answer with a body from the cache, which is closed, whatever happens.
 
+        The headers wait a while for the first bytes of a miss, so that an origin that fails at once is told
+        by a status. What fails later leaves only cutting the connection.
+
         Raises:
-            ConnectionError, ReaderStalled, FileTooShort, OriginError, StoreError, IntegrityError: after the
-                headers have gone out, so that only cutting the connection is left.
+            OriginError, StoreError, IntegrityError, ConnectionError, ReaderStalled, FileTooShort: before the
+                headers have gone out, or after (``headers_sent``).
         """
         writer: BodyWriter | None = None
+        parts = aiter(body.parts())
+        first = asyncio.ensure_future(_next(parts))
         try:
+            if body.source is not BodySource.HIT:
+                await asyncio.wait({first}, timeout=FIRST_PART_SECONDS)
+                if first.done():
+                    first.result()
             self.source = str(body.source)
-            headers = {**headers, "Cache-Status": _CACHE_STATUS[body.source]}
             self.status = status
+            headers = {**headers, "Cache-Status": _CACHE_STATUS[body.source]}
             self.response = web.StreamResponse(status=status, headers=self._complete(headers))
             await self.response.prepare(self.request)
             writer = BodyWriter(self.request)
-            async for part in body.parts():
+            part = await first
+            while part is not None:
                 await writer.write(part)
                 self.sent_bytes = writer.sent
                 if self.first_byte_seconds is None:
                     self.first_byte_seconds = self.seconds()
+                part = await _next(parts)
             if writer.sent != body.length:
                 raise FileTooShort(writer.sent, body.length - writer.sent)
             await self.response.write_eof()
@@ -141,7 +157,14 @@ class Exchange:
             if writer is not None:
                 self.sent_bytes = writer.sent
                 writer.close()
-            await body.close()
+            try:
+                if not first.done():
+                    # A body is closed only when nobody waits for its bytes any more.
+                    first.cancel()
+                    await asyncio.wait({first})
+            finally:
+                # Also where the connection's end cancels this very cleaning up.
+                await body.close()
 
     def _complete(self, headers: dict[str, str]) -> dict[str, str]:
         timings = ", ".join(f"{name};dur={seconds * 1000:.3g}" for name, seconds in self._timings)
@@ -151,3 +174,7 @@ class Exchange:
             "X-Content-Type-Options": "nosniff",
             "Server": f"hotstart/{__version__}",
         }
+
+
+async def _next(parts: AsyncIterator[FileSlice | bytes]) -> FileSlice | bytes | None:
+    return await anext(parts, None)

@@ -12,7 +12,8 @@ from types import TracebackType
 from hotstart._version import __version__
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
-from hotstart_proxy.origins.base import Origin
+from hotstart_proxy.origins.base import Origin, OriginError
+from hotstart_proxy.origins.directory import DirectoryOrigin
 from hotstart_proxy.origins.s3 import S3Settings
 from hotstart_proxy.origins.urls import open_origin
 from hotstart_proxy.stores.urls import open_store
@@ -209,4 +210,9 @@ def _origin(settings: Settings) -> Origin:
         region=settings.origin_region,
         addressing=settings.origin_addressing,
     )
-    return open_origin(settings.origin, os.environ, s3)
+    origin = open_origin(settings.origin, os.environ, s3)
+    # A directory that is not there counts as empty, which is right for a first publish. For a proxy it is a
+    # mistyped path or a volume that is not mounted, and every answer would be that nothing exists.
+    if isinstance(origin, DirectoryOrigin) and not Path(origin.identity.bucket).is_dir():
+        raise OriginError(origin.url, "opening the origin", "there is no such folder: create or mount it")
+    return origin
