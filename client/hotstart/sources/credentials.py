@@ -16,9 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlencode
 
+from .answers import refused
 from .base import SourceError
 from .endpoints import Endpoint, InvalidUrl, parse_url
-from .http import Connection, Response, refused
+from .http import Connection, Response
 from .sigv4 import Credentials
 
 __all__ = ["CredentialProvider", "aws_endpoint", "profile_settings"]

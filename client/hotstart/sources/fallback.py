@@ -12,9 +12,10 @@ from hotstart.wire.opening import Fallback
 from hotstart.wire.references import Reference
 from hotstart.wire.timestamps import format_timestamp
 
+from .answers import refused
 from .base import SourceError
 from .endpoints import masked, parse_url
-from .http import Connection, refused
+from .http import Connection
 from .presigned import PresignedSource
 from .proxy import ProxyClient
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 over TCP, TLS or a Unix socket: one connection of one thread, and the checks on ranged answers.
+"""HTTP/1.1 over TCP, TLS or a Unix socket: one connection of one thread, and the answers it brings.
 
 ``http.client`` is met here and nowhere else, and its exceptions end here as ``SourceError``. Importing it
 costs 40 ms, so this module is imported when the first connection is needed and not before.
@@ -13,8 +13,6 @@ import contextlib
 import functools
 import http.client
 import io
-import json
-import re
 import socket
 import ssl
 import threading
@@ -22,22 +20,11 @@ import time
 from collections.abc import Mapping
 
 from hotstart._version import __version__
-from hotstart.wire.errors import FormatError
-from hotstart.wire.ranges import ByteRange, parse_content_range
 
 from .base import Body, SourceError
 from .endpoints import Endpoint, mask_queries
 
-__all__ = [
-    "CONNECT_SECONDS",
-    "IDLE_SECONDS",
-    "Connection",
-    "Refusal",
-    "Response",
-    "check_range",
-    "refused",
-    "tls_context",
-]
+__all__ = ["CONNECT_SECONDS", "IDLE_SECONDS", "Connection", "Response", "tls_context"]
 
 # A proxy on this host or subnet answers in milliseconds and S3 in tens of them; whoever has not answered
 # after this long is not there, and the next source is.
@@ -46,13 +33,8 @@ CONNECT_SECONDS = 5.0
 # given up by the one who knows more; a dead peer resets at once and does not wait for this.
 IDLE_SECONDS = 30.0
 _STEP_BYTES = 1024 * 1024
-# Of an error's body: what a person reads.
-_MAX_EXPLANATION_BYTES = 16 * 1024
-_MAX_EXPLANATION_CHARS = 400
-_MAX_RETRY_AFTER_SECONDS = 3600.0
-# Those that may go away by themselves. Others say that the request or the right to make it is wrong.
-_TRANSIENT_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
-_XML_CODE = re.compile(r"<(Code|Message)>([^<]{1,400})</\1>")
+# More than the body of any redirect; what is longer costs a new connection.
+_MAX_DISCARDED_BYTES = 16 * 1024
 # The size of the buffer through which http.client reads heads.
 _READ_AHEAD_BYTES = io.DEFAULT_BUFFER_SIZE
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
@@ -356,7 +338,7 @@ class Response(Body):
     def discard(self) -> None:
         """Read a short body that says nothing, so that the connection stays usable, and close."""
         with self, contextlib.suppress(SourceError):
-            self.read(_MAX_EXPLANATION_BYTES)
+            self.read(_MAX_DISCARDED_BYTES)
 
     def close(self) -> None:
         """Let go. The connection serves the next request only if this body was read to its end."""
@@ -365,107 +347,3 @@ class Response(Body):
             if unfinished or self._answer.will_close:
                 self._connection.forget()
             self._answer.close()
-
-
-class Refusal(SourceError):
-    """A status other than the one that was hoped for.
-
-    Attributes:
-        status: HTTP status.
-        code: S3's word for what is wrong (``NoSuchKey``); empty where there is none.
-    """
-
-    def __init__(self, response: Response, reason: str, code: str) -> None:
-        self.status = response.status
-        self.code = code
-        retry_after = response.header("Retry-After") or ""
-        super().__init__(
-            response.source,
-            response.doing,
-            reason,
-            transient=response.status in _TRANSIENT_STATUSES,
-            retry_after_seconds=min(float(retry_after), _MAX_RETRY_AFTER_SECONDS)
-            if retry_after.isascii() and retry_after.isdigit()
-            else None,
-        )
-
-
-def refused(response: Response, more: str = "") -> Refusal:
-    """Return the error that a status other than the expected ones means; reads and closes the answer.
-
-    Args:
-        response: the answer.
-        more: what to say beyond what the answer says.
-    """
-    with response:
-        try:
-            text = response.read(_MAX_EXPLANATION_BYTES).decode("utf-8", "replace")
-        except SourceError:
-            text = ""
-    code = next((match[2] for match in _XML_CODE.finditer(text) if match[1] == "Code"), "")
-    reason = f"HTTP {response.status}{_explanation(response, text)}"
-    return Refusal(response, f"{reason}; {more}" if more else reason, code)
-
-
-def _explanation(response: Response, text: str) -> str:
-    """Return ``: title: detail`` of a problem document (RFC 9457) or S3's XML; empty if it is neither."""
-    media_type = (response.header("Content-Type") or "").partition(";")[0].strip()
-    if media_type in ("application/problem+json", "application/json"):
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            return ""
-        parts = [document.get("title"), document.get("detail")] if isinstance(document, dict) else []
-    else:
-        # S3's errors are small and flat. Of their other elements some repeat the signed request.
-        parts = [match[2] for match in _XML_CODE.finditer(text)]
-    words = [mask_queries(part)[:_MAX_EXPLANATION_CHARS] for part in parts if isinstance(part, str) and part]
-    return "".join(f": {' '.join(word.split())}" for word in words)
-
-
-def check_range(response: Response, wanted: ByteRange, size: int, etag: str) -> Response:
-    """Make sure that an answer's body is exactly the wanted bytes of the one representation meant.
-
-    Args:
-        response: to a GET with a ``Range``; closed if it is not what was wanted.
-        wanted: the bytes asked for.
-        size: of the whole representation.
-        etag: that it must carry, quotes included.
-
-    Raises:
-        SourceError: any other status, range, length or ETag.
-    """
-    if response.status == 412:
-        raise refused(response, "the object there is no longer the one in the manifest")
-    if response.status not in (200, 206):
-        raise refused(response)
-    fault = _range_fault(response, wanted, size, etag)
-    if fault is not None:
-        response.close()
-        raise SourceError(response.source, response.doing, fault, transient=False)
-    return response
-
-
-def _range_fault(response: Response, wanted: ByteRange, size: int, etag: str) -> str | None:
-    found = response.header("ETag")
-    if found != etag:
-        return f"it serves other bytes than the manifest's: ETag {found}, expected {etag}"
-    if not response.has_length or response.length != len(wanted):
-        if response.status == 200:
-            return "it ignores Range, and answered 200 with the whole"
-        length = response.length if response.has_length else "unknown"
-        return f"Content-Length {length}: expected {len(wanted)}"
-    value = response.header("Content-Range")
-    if value is None:
-        if response.status == 200 and wanted == ByteRange(0, size):
-            return None
-        return (
-            f"HTTP {response.status} without Content-Range: expected bytes {wanted.start}-{wanted.stop - 1}"
-        )
-    try:
-        sent, whole = parse_content_range(value)
-    except FormatError as error:
-        return str(error)
-    if sent != wanted or whole not in (None, size):
-        return f"Content-Range {value!r}: expected bytes {wanted.start}-{wanted.stop - 1}/{size}"
-    return None

@@ -14,11 +14,12 @@ from hotstart.wire.manifest import File, Representation
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.timestamps import parse_timestamp
 
+from .answers import Refusal, check_range, refused
 from .base import Body, Session, SourceError
 from .credentials import CredentialProvider, aws_endpoint, profile_settings
 from .endpoints import Endpoint, InvalidUrl, parse_url
 from .environment import OriginUrl
-from .http import Connection, Refusal, Response, check_range, refused
+from .http import Connection, Response
 from .origin import MAX_DOCUMENT_BYTES, Origin, OriginReader
 from .sigv4 import canonical_query, encode_path, sign
 

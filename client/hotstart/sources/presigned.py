@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from hotstart.wire.manifest import File, Representation
 from hotstart.wire.ranges import ByteRange
 
+from .answers import Refusal, check_range
 from .base import Body, Session, Source, SourceError, SourceKind
 from .endpoints import InvalidUrl, parse_url
-from .http import Connection, Refusal, check_range
+from .http import Connection
 
 __all__ = ["PresignedSource"]
 

@@ -11,9 +11,10 @@ from hotstart.wire.opening import Opening
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import Reference
 
+from .answers import check_range, refused
 from .base import Body, Session, Source, SourceError, SourceKind
 from .endpoints import Endpoint, InvalidUrl, parse_url
-from .http import Connection, Response, check_range, refused
+from .http import Connection, Response
 
 __all__ = ["ProxyClient", "ProxySource"]
 
