@@ -28,7 +28,7 @@ from .condition import Condition
 from .fills import Fill
 from .holdings import Holdings
 from .indexes import Indexes
-from .manifests import Manifests
+from .manifests import KnownManifest, Manifests
 from .passthrough import PassThrough
 from .registry import Fills
 from .settings import CacheSettings
@@ -39,6 +39,8 @@ __all__ = ["Cache"]
 # but not more often than this.
 _UNKNOWN_MAX_AGE_SECONDS = 1.0
 _WARM_AT_ONCE = 4
+# How late a partial fill may be dropped; its time to live is counted in days or hours.
+_HOUSEKEEPING_SECONDS = 1800.0
 
 
 class Cache:
@@ -90,7 +92,7 @@ class Cache:
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> Cache:
-        self._spawn(self.gc())
+        self._spawn(self._keep_house())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -143,7 +145,7 @@ class Cache:
         kept = version in self._holdings.kept(reference.model)
         found = await self._manifests.get(reference.model, entry, keep=kept)
         if kept and self._holdings.manifest_seen(found.manifest, found.id, entry.published_at):
-            self._spawn(self._holdings.retire(reference.model))
+            await self._keep_manifest(found)
         if reference.file is not None and found.manifest.representation(reference.file) is None:
             paths = [file.path for file in found.manifest.files[:5]]
             raise NotFound("file", str(Reference(reference.model, version, reference.file)), tuple(paths))
@@ -154,6 +156,15 @@ class Cache:
             by_alias=reference.selector != version,
             kept=kept,
         )
+
+    async def _keep_manifest(self, found: KnownManifest) -> None:
+        model, version = found.manifest.model, found.manifest.version
+        try:
+            await self._store.write_document(documents.manifest_name(model, version), found.data)
+        except StoreError as error:
+            self._condition.store_failed(error)
+        # An adopted version whose objects were replaced leaves blobs that nobody needs.
+        self._spawn(self._holdings.retire(model))
 
     def kept_versions(self, model: str) -> tuple[str, ...]:
         """Return the versions of a model that are kept, oldest first; empty if its index was never seen."""
@@ -210,19 +221,30 @@ class Cache:
                 reader = await self._fills.join(model, representation, wanted, spared)
                 if reader is None:
                     continue
-                if self._settings.on_miss == "redirect" and not reader.fill.has(wanted) and may_redirect:
-                    redirect = await self._redirect(model, representation)
+                body = FillBody(reader, self._passthrough, self._observer)
+                if self._settings.on_miss == "redirect" and may_redirect and not reader.fill.has(wanted):
+                    redirect = await self._redirect_from(body, model, representation)
                     if redirect is not None:
-                        # The fill goes on with what was asked.
-                        await reader.close()
                         return redirect
-                return FillBody(reader, self._passthrough, self._observer)
+                return body
         except StoreError as error:
             self._condition.store_failed(error)
         redirect = await self._redirect(model, representation) if may_redirect else None
         if redirect is not None:
             return redirect
         return PassedBody(model, representation, wanted, self._passthrough, self._observer)
+
+    async def _redirect_from(self, body: Body, model: str, representation: Representation) -> Redirect | None:
+        """Redirect instead of giving a body, which is closed then; its fill goes on with what was asked."""
+        redirect = None
+        try:
+            redirect = await self._redirect(model, representation)
+        except BaseException:
+            await body.close()
+            raise
+        if redirect is not None:
+            await body.close()
+        return redirect
 
     async def _open_blob(self, model: str, representation: Representation) -> Blob | None:
         blob = await self._store.open_blob(representation.id)
@@ -341,8 +363,17 @@ class Cache:
         Raises:
             StoreError
         """
+        await self._fills.let_go_idle()
         freed = await self._store.drop_partials(self._settings.partial_ttl_seconds)
         return freed + await self._holdings.collect()
+
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                await self.gc()
+            except StoreError as error:
+                self._condition.store_failed(error)
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
     # What follows from events
 
@@ -351,14 +382,18 @@ class Cache:
             self._spawn(self._holdings.retire(index.model))
 
     async def _free_space(self, size: int, spared: Set[str]) -> bool:
-        """Make room for a blob of size bytes, at the cost of the least."""
+        """Make room for a blob of size bytes: partial blobs that nobody reads go first, then old versions.
 
-        def lacking() -> int:
-            usage = self._store.usage()
-            return usage.used_bytes + size - usage.budget_bytes
+        Nothing goes where all of it would not be enough.
+        """
 
+        usage = self._store.usage()
+        lacking = usage.used_bytes + size - usage.budget_bytes
         # Within the budget, yet refused: the filesystem itself is full, and only its own bytes can help.
-        target = lacking() if lacking() > 0 else size
+        target = lacking if lacking > 0 else size
+        partials = usage.used_bytes - sum(self._store.blobs().values()) - self._fills.busy_bytes()
+        if target > partials + self._holdings.evictable_bytes(spared):
+            return False
         freed = await self._fills.discard_idle()
         if freed < target:
             freed += await self._store.drop_partials(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.origins.base import OriginError
-from hotstart_proxy.stores.base import NeverFits, NoSpaceNow, StoreError
+from hotstart_proxy.stores.base import BlobBusy, NeverFits, NoSpaceNow, StoreError
 
 __all__ = ["Condition"]
 
@@ -46,6 +46,9 @@ class Condition:
 
     def store_failed(self, error: StoreError) -> None:
         """Note that the store refused: for want of space, or because it fails."""
+        if isinstance(error, BlobBusy):
+            # A neighbour on the same store is at work.
+            return
         if isinstance(error, NoSpaceNow | NeverFits):
             self._full = f"the store is full: {error}"
         else:

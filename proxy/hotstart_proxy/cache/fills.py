@@ -274,11 +274,12 @@ class Fill:
     async def give_up(self, *, keep: bool) -> None:
         """End it before it is complete: its readers get CacheClosed, and what is verified stays if keep.
 
-        One that has ended by itself is waited for.
+        A commit under way is broken off, if it has come no further than to hashing the whole.
         """
-        if self._tail is not None:
-            await asyncio.wait([self._tail])
+        if self._settled.is_set():
             return
+        if self._tail is not None:
+            self._tail.cancel()
         self.ended = True
         self.error = CacheClosed()
         self._fail_readers(set(self._readers), self.error)
@@ -288,7 +289,8 @@ class Fill:
                 await self.partial.discard()
         if not self._readers:
             await self.partial.close()
-        self._over("closed")
+        if not self._settled.is_set():
+            self._over("closed")
 
     async def wait_for(self, reader: FillReader, piece: int) -> int:
         """Wait until piece is verified; return the first piece after it that is not.

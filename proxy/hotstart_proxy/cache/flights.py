@@ -6,10 +6,24 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Flights"]
+from .answers import CacheClosed
+
+__all__ = ["Flights", "landed"]
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+
+
+async def landed(task: asyncio.Task[T]) -> T:
+    """Return what a task comes to; cancelling this does not cancel the task.
+
+    Raises:
+        CacheClosed: the task was cancelled.
+    """
+    await asyncio.wait([task])
+    if task.cancelled():
+        raise CacheClosed
+    return task.result()
 
 
 class Flights(Generic[K, T]):
@@ -27,8 +41,12 @@ class Flights(Generic[K, T]):
         return task
 
     async def run(self, key: K, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what the task for key comes to; cancelling this does not cancel it."""
-        return await asyncio.shield(self.task(key, begin))
+        """Return what the task for key comes to; cancelling this does not cancel it.
+
+        Raises:
+            CacheClosed: the task was cancelled by close.
+        """
+        return await landed(self.task(key, begin))
 
     def _landed(self, key: K, task: asyncio.Task[T]) -> None:
         del self._tasks[key]

@@ -10,7 +10,7 @@ from hotstart.wire.errors import FormatError
 from hotstart.wire.index import Index
 from hotstart.wire.manifest import Manifest
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.core.retention import KeptVersion, kept_versions, retired, victims
+from hotstart_proxy.core.retention import KeptVersion, eviction_order, kept_versions, retired, victims
 from hotstart_proxy.stores.base import Store
 
 from . import documents
@@ -59,7 +59,7 @@ class Holdings:
         return changed
 
     def manifest_seen(self, manifest: Manifest, manifest_id: str, published_at: int) -> bool:
-        """Take note of a kept version's blobs; tell whether it had others before."""
+        """Take note of a kept version's blobs; tell whether its manifest was not known."""
         key = (manifest.model, manifest.version)
         if self._manifest_ids.get(key) == manifest_id:
             return False
@@ -71,7 +71,7 @@ class Holdings:
             # An adopted version whose objects were replaced has other blobs now.
             self._replaced.setdefault(manifest.model, set()).update(before.blobs - blobs)
         versions[manifest.version] = KeptVersion(manifest.model, manifest.version, published_at, blobs)
-        return before is not None and before.blobs != blobs
+        return True
 
     def _all(self) -> list[KeptVersion]:
         return [
@@ -157,10 +157,20 @@ class Holdings:
             for model in list(self._versions):
                 await self._forget_retired(model)
             freed = await self._remove_retired(self._store.blobs())
-            usage = self._store.usage()
-            freed += await self._free(usage.used_bytes - usage.budget_bytes, frozenset())
+            freed += await self._shrink()
             await self._forget_digests()
             return freed
+
+    async def _shrink(self) -> int:
+        """Come as near to the budget as can be: it may be lower than at the last start."""
+        freed = 0
+        for blob in eviction_order(self._store.blobs(), self._all()):
+            usage = self._store.usage()
+            if usage.used_bytes <= usage.budget_bytes:
+                break
+            if blob not in self._in_use():
+                freed += await self._remove(blob, "budget")
+        return freed
 
     async def _forget_digests(self) -> None:
         held = self._store.blobs()
@@ -175,6 +185,11 @@ class Holdings:
         for version in list(self._versions[model]):
             if version not in self._kept[model]:
                 await self._forget(model, version)
+
+    def evictable_bytes(self, spared: Set[str]) -> int:
+        """Return how many bytes an eviction could free at most, if nothing is mapped."""
+        passed_over = spared | self._in_use()
+        return sum(size for blob, size in self._store.blobs().items() if blob not in passed_over)
 
     async def make_room(self, needed_bytes: int, spared: Set[str]) -> bool:
         """Evict, oldest versions first, until needed_bytes are free; False if they cannot be.

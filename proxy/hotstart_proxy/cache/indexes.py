@@ -14,9 +14,9 @@ from hotstart_proxy.origins.catalog import perform
 from hotstart_proxy.stores.base import Store, StoreError
 
 from . import documents
-from .answers import CacheClosed, NotFound
+from .answers import NotFound
 from .condition import Condition
-from .flights import Flights
+from .flights import Flights, landed
 
 __all__ = ["Indexes"]
 
@@ -100,10 +100,8 @@ class Indexes:
                 await self._load(model, state)
             patience = 0.0 if state.failed is not None else _STALE_AFTER_SECONDS
             await asyncio.wait([refresh], timeout=None if state.index is None else patience)
-            if refresh.cancelled():
-                raise CacheClosed
             if refresh.done():
-                refresh.result()
+                await landed(refresh)
         if state.index is not None:
             return state.index
         if state.failed is not None:

@@ -1,4 +1,4 @@
-"""Manifests: asked for once, kept in memory and (of kept versions) in the store."""
+"""Manifests: asked for once, kept in memory, and read back from the store where they are kept."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Manifests:
         Args:
             model: two segments.
             entry: of the version; its manifest_id, where there is one, tells an outdated copy.
-            keep: the version is kept, and so is its manifest.
+            keep: the version is kept, so its manifest may be in the store.
 
         Raises:
             NotFound: the origin has no such version.
@@ -99,8 +99,6 @@ class Manifests:
         if data is None:
             raise NotFound("version", f"{model}@{entry.version}")
         known = await _parse(model, entry.version, data)
-        if keep:
-            await self._write(model, entry.version, data)
         return known
 
     async def _read(self, model: str, version: str) -> KnownManifest | None:
@@ -113,12 +111,6 @@ class Manifests:
         except FormatError:
             await self._store.delete_document(name)
         return None
-
-    async def _write(self, model: str, version: str, data: bytes) -> None:
-        try:
-            await self._store.write_document(documents.manifest_name(model, version), data)
-        except StoreError as error:
-            self._condition.store_failed(error)
 
     async def close(self) -> None:
         """Ask for nothing more."""

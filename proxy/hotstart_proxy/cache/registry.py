@@ -14,6 +14,7 @@ from hotstart_proxy.stores.base import NoSpaceNow, PartialBlob, Store
 
 from .answers import CacheClosed
 from .fills import Fill, FillReader, FillTools
+from .flights import Flights
 
 __all__ = ["Fills"]
 
@@ -59,7 +60,7 @@ class Fills:
         )
         # By content id, the one that was joined last standing last.
         self._fills: dict[str, Fill] = {}
-        self._starting: dict[str, asyncio.Task[Fill | None]] = {}
+        self._starting: Flights[str, Fill | None] = Flights()
         self._closing = False
 
     def get(self, content_id: str) -> Fill | None:
@@ -93,30 +94,18 @@ class Fills:
             if fill is not None:
                 await fill.settled()
                 continue
-            task = self._starting.get(content_id)
-            if task is None:
-                task = asyncio.create_task(self._start(model, representation, spared))
-                self._starting[content_id] = task
-                task.add_done_callback(self._started)
-            if await asyncio.shield(task) is None:
+            begun = await self._starting.run(content_id, lambda: self._start(model, representation, spared))
+            if begun is None:
                 return None
-
-    def _started(self, task: asyncio.Task[Fill | None]) -> None:
-        if not task.cancelled():
-            # Every waiter may have gone; its error is nobody's news then.
-            task.exception()
 
     async def _start(self, model: str, representation: Representation, spared: Set[str]) -> Fill | None:
-        try:
-            if self._store.blobs().get(representation.id) == representation.size:
-                return None
-            partial = await self._reserve(representation, spared)
-            fill = Fill(self._tools, model, representation, partial)
-            self._fills[representation.id] = fill
-            fill.pump()
-        finally:
-            del self._starting[representation.id]
+        if self._store.blobs().get(representation.id) == representation.size:
+            return None
         await self._limit_idle()
+        partial = await self._reserve(representation, spared)
+        fill = Fill(self._tools, model, representation, partial)
+        self._fills[representation.id] = fill
+        fill.pump()
         return fill
 
     async def _reserve(self, representation: Representation, spared: Set[str]) -> PartialBlob:
@@ -139,6 +128,16 @@ class Fills:
             del self._fills[fill.representation.id]
         self._ended(fill, error)
 
+    def busy_bytes(self) -> int:
+        """Return how many bytes are reserved by fills that somebody reads or that go on."""
+        return sum(fill.representation.size for fill in self._fills.values() if not fill.idle)
+
+    async def let_go_idle(self) -> None:
+        """Close fills that nobody reads; the store has what is verified."""
+        for fill in list(self._fills.values()):
+            if fill.idle:
+                await fill.give_up(keep=True)
+
     async def discard_idle(self, content_ids: Set[str] | None = None) -> int:
         """Discard fills that nobody reads, of these blobs or of all; return the bytes that were reserved."""
         freed = 0
@@ -151,9 +150,6 @@ class Fills:
     async def close(self) -> None:
         """End all fills; what is verified stays for the next start."""
         self._closing = True
-        for task in list(self._starting.values()):
-            task.cancel()
-        if self._starting:
-            await asyncio.wait(list(self._starting.values()))
+        await self._starting.close()
         for fill in list(self._fills.values()):
             await fill.give_up(keep=True)

@@ -10,7 +10,17 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.pieces import Pieces
 from hotstart.wire.ranges import ByteRange
 
-__all__ = ["Blob", "FileSlice", "NeverFits", "NoSpaceNow", "PartialBlob", "Store", "StoreError", "Usage"]
+__all__ = [
+    "Blob",
+    "BlobBusy",
+    "FileSlice",
+    "NeverFits",
+    "NoSpaceNow",
+    "PartialBlob",
+    "Store",
+    "StoreError",
+    "Usage",
+]
 
 
 class StoreError(HotstartError):
@@ -35,6 +45,10 @@ class NeverFits(StoreError):
 
 class NoSpaceNow(StoreError):
     """A blob does not fit beside what may not be evicted now."""
+
+
+class BlobBusy(StoreError):
+    """A blob is being filled already, by this process or another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +157,8 @@ class Store(ABC):
 
         Raises:
             NeverFits, NoSpaceNow: nothing was reserved.
-            StoreError: the store failed, or another process fills this blob.
+            BlobBusy: it is being filled already.
+            StoreError: the store failed.
         """
 
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import TypeVar
 from hotstart.wire.pieces import Pieces
 from hotstart.wire.ranges import ByteRange
 
-from .base import Blob, FileSlice, NeverFits, NoSpaceNow, PartialBlob, Store, StoreError, Usage
+from .base import Blob, BlobBusy, FileSlice, NeverFits, NoSpaceNow, PartialBlob, Store, StoreError, Usage
 from .folders import Folders, lock_file, write_atomically
 from .ledger import Ledger, Space
 from .partial import DiskPartial, OpenPart, open_part, store_error
@@ -122,7 +122,7 @@ class DiskStore(Store):
         if size > self._ledger.budget_bytes:
             raise NeverFits(self.url, doing, f"the whole budget is {self._ledger.budget_bytes} bytes")
         if content_id in self._filling:
-            raise StoreError(self.url, doing, "this process is filling it already")
+            raise BlobBusy(self.url, doing, "this process is filling it already")
         space = self._left.pop(content_id, None)
         if space is not None and space.size != size:
             space.unname()

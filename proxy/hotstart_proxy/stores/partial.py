@@ -17,7 +17,7 @@ from hotstart.wire.errors import FormatError, IntegrityError
 from hotstart.wire.pieces import PIECE_BYTES, Pieces, piece_count, piece_range
 from hotstart.wire.ranges import ByteRange
 
-from .base import FileSlice, NoSpaceNow, PartialBlob, StoreError
+from .base import BlobBusy, FileSlice, NoSpaceNow, PartialBlob, StoreError
 from .fillmap import FillMap, entry_at, entry_bytes, new_map
 from .folders import Folders, lock_file, make_folder, sync_folder, write_all
 from .ledger import Space
@@ -62,7 +62,7 @@ def open_part(folders: Folders, store: str, content_id: str, size: int, pieces: 
     """Create or take up a partial blob (blocking). Whatever is taken up is read and verified.
 
     Raises:
-        StoreError: another process fills it.
+        BlobBusy: another process fills it.
         OSError: the system's; what was created is gone again.
     """
     path = folders.part(content_id)
@@ -96,7 +96,7 @@ def _open_locked(path: Path, store: str, content_id: str) -> int:
         part = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PART_MODE)
         if not lock_file(part):
             os.close(part)
-            raise StoreError(store, f"filling blob {content_id}", "another process is filling it")
+            raise BlobBusy(store, f"filling blob {content_id}", "another process is filling it")
         # Between opening and locking, another process may have committed or dropped the file of this name.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(part), path.stat()):
@@ -218,6 +218,9 @@ class DiskPartial(PartialBlob):
     def _sha256(self) -> str:
         digest = hashlib.sha256()
         for chunk in _chunks(self._opened.part, ByteRange(0, self.size)):
+            if self._closed:
+                # Hashing all of a large file would hold up the end of the process.
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
             digest.update(chunk)
         return digest.hexdigest()
 
