@@ -72,7 +72,7 @@ class SafeOpen:
     """Weights whose tensors are read when they are asked for. A context manager; safe from several threads.
 
     Args:
-        name: a reference, or the path of a local file.
+        name: a reference, the path of a local file (see ``is_path``), or a ``Model`` that is open.
         framework: ``numpy`` or ``np``, ``torch`` or ``pt``.
         device: ``cpu``.
         sources: ``proxy``, ``origin`` and so on, as ``hotstart.open`` takes them.
@@ -83,16 +83,20 @@ class SafeOpen:
 
     def __init__(
         self,
-        name: str | os.PathLike[str],
+        name: str | os.PathLike[str] | Model,
         framework: str = "numpy",
         device: object = "cpu",
-        **sources: Any,
+        **sources: str | None,
     ) -> None:
         check_device(device)
         self._framework: Framework = find_framework(framework)
-        self._weights: _LocalWeights | _RemoteWeights = (
-            _LocalWeights(Path(name).expanduser()) if is_path(name) else _RemoteWeights(str(name), sources)
-        )
+        self._weights: _LocalWeights | _RemoteWeights
+        if isinstance(name, Model):
+            self._weights = _RemoteWeights(name)
+        elif is_path(name):
+            self._weights = _LocalWeights(Path(name).expanduser())
+        else:
+            self._weights = _RemoteWeights(open_model(str(name), **sources))
 
     def __enter__(self) -> SafeOpen:
         return self
@@ -269,8 +273,8 @@ def _map(path: Path) -> memoryview:
 class _RemoteWeights:
     """What a reference means, read by range through one transfer that stays."""
 
-    def __init__(self, reference: str, sources: dict[str, Any]) -> None:
-        self._model: Model = open_model(reference, **sources)
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self.name = self._model.reference
         selection = self._model.selection()
         self._files: dict[str, File] = {file.path: file for file in selection.files}
@@ -389,7 +393,7 @@ class _RemoteWeights:
 
 
 def load_file(
-    name: str | os.PathLike[str], device: object = "cpu", *, framework: str = "numpy", **sources: Any
+    name: str | os.PathLike[str], device: object = "cpu", *, framework: str = "numpy", **sources: str | None
 ) -> dict[str, Any]:
     """Load all tensors of a local file or of what a reference means, as safetensors' ``load_file`` does.
 

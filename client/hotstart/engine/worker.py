@@ -82,11 +82,11 @@ class Worker:
                 has_progressed = (request.position, self._frame_filled) != before
                 tries = self._cope(source, error, 1 if has_progressed else tries + 1)
             except _DamagedFrame as damaged:
-                self._damage = error = damaged.error
+                self._damage = damaged.error
                 has_progressed = request.position != before[0]
                 # Two of these are as bad as four connections lost.
                 tries = (0 if has_progressed else tries) + _ATTEMPTS // 2
-                tries = self._cope(source, _as_source_error(source, request.target, error), tries)
+                tries = self._cope(source, _as_source_error(source, request.target, damaged.error), tries)
 
     def _enter(self, target: Target) -> Source:
         """Return the nearest source, with a session at hand."""

@@ -11,10 +11,12 @@ import numpy
 import pytest
 from safetensors.numpy import save_file
 
+from hotstart.model import Model
 from hotstart.wire.references import Reference
 from hotstart_proxy.origins.directory import DirectoryOrigin
 from hotstart_proxy.publishing.publisher import publish
 from tests.integration.client.faulty import Version
+from tests.support.deadlines import wait_until
 from tests.support.models import make_model
 from tests.support.processes import Processes, Proxy
 from tests.support.safetensors_library import WRITABLE, LibraryTensor, write_with_library
@@ -112,6 +114,14 @@ def bert(published: Published) -> Version:
 def proxy(processes: Processes, published: Published, tmp_path: Path) -> Proxy:
     """The real proxy, with an empty store."""
     return processes.serve(published.origin, tmp_path / "store")
+
+
+def warm(proxy: Proxy, model: Model) -> None:
+    """Fill the proxy's store with a version's weights, and wait until the blobs are committed."""
+    model.load(compression="none")
+    for file in model.selection().files:
+        blob = proxy.store / "blobs" / file.id[:2] / file.id
+        wait_until(f"the blob of {file.path}", blob.exists)
 
 
 @pytest.fixture(autouse=True)
