@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from hotstart.wire.adoption import Ignored, Layout
-from hotstart.wire.catalog import Catalog, Survey
+from hotstart.wire.catalog import Catalog, ObjectBytes, Plan, ReadObject, Survey
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.errors import FormatError
-from hotstart.wire.index import Index
+from hotstart.wire.index import Index, IndexEntry
+from hotstart.wire.layout import index_key
 from hotstart.wire.manifest import Manifest
 from hotstart.wire.opening import Opening
-from hotstart.wire.references import Reference
+from hotstart.wire.references import DEFAULT_ALIAS, LATEST, MAIN, Reference
 
 from .base import SourceError
 from .origin import Origin, perform
 
-__all__ = ["list_models", "list_strays", "model_index", "open_version", "survey"]
+__all__ = ["list_models", "list_strays", "open_version", "survey"]
+
+# As many as the index tells the ids of manifests of: enough to see what was meant.
+_KNOWN_VERSIONS = 5
 
 
 def _catalog(origin: Origin, layout: Layout | None) -> Catalog:
@@ -41,47 +46,79 @@ def list_strays(origin: Origin, layout: Layout | None = None) -> tuple[Ignored, 
     return perform(origin, _catalog(origin, layout).strays(), "listing what is no model")
 
 
-def model_index(origin: Origin, model: str, layout: Layout | None = None) -> Index:
-    """Return a model's versions and aliases.
-
-    Raises:
-        SourceError: there is no such model, or the origin cannot be read.
-    """
-    doing = f"reading the index of {model}"
-    known = perform(origin, _catalog(origin, layout).index(model, _now_ms()), doing)
-    if known is None:
-        raise SourceError(origin.name, doing, "there is no such model", transient=False)
-    return known.index
-
-
 def survey(origin: Origin, model: str, layout: Layout | None = None) -> Survey:
     """Return what a model's folder holds, and what is passed over and why (errors as list_models)."""
     return perform(origin, _catalog(origin, layout).survey(model, _now_ms()), f"looking through {model}")
 
 
 def open_version(origin: Origin, reference: Reference, layout: Layout | None = None) -> Opening:
-    """Resolve a reference.
+    """Resolve a reference, over one connection, with two requests where the index names what it means.
 
     Raises:
         SourceError: no such model or version, or the origin cannot be read.
     """
-    index = model_index(origin, reference.model, layout)
     doing = f"opening {reference}"
-    version = index.resolve(reference.selector)
-    if version is None:
-        names = [entry.version for entry in index.versions[-5:]] + sorted(index.aliases)
-        reason = f"no such version or alias; there is {', '.join(names) or 'none yet'}"
+    found = perform(origin, _opening(_catalog(origin, layout), reference, _now_ms()), doing)
+    if found.index is None:
+        raise SourceError(origin.name, doing, "there is no such model", transient=False)
+    if found.entry is None:
+        names = [entry.version for entry in found.index.versions[-_KNOWN_VERSIONS:]]
+        there_is = ", ".join([*names, *sorted(found.index.aliases)]) or "none yet"
+        reason = f"no such version or alias; there is {there_is}"
         raise SourceError(origin.name, doing, reason, transient=False)
-    plan = _catalog(origin, layout).manifest(reference.model, version, _now_ms())
-    data = perform(origin, plan, doing)
-    if data is None:
-        raise SourceError(origin.name, doing, f"version {version} has no manifest", transient=False)
-    entry = index.entry(version)
-    if entry is not None and entry.manifest_id not in (None, sha256_id(data)):
-        # Of a published version this is damage; an adopted folder may have changed since the index was read.
+    if found.manifest is None:
+        reason = f"version {found.entry.version} has no manifest"
+        raise SourceError(origin.name, doing, reason, transient=False)
+    if found.entry.manifest_id not in (None, sha256_id(found.manifest)):
+        # Of a published version this is damage; an adopted folder may have changed since it was looked at.
         raise SourceError(origin.name, doing, "the manifest is not the one in the index", transient=True)
     try:
-        manifest = Manifest.parse(data)
+        return Opening(Manifest.parse(found.manifest), found.manifest)
     except FormatError as error:
         raise SourceError(origin.name, doing, str(error), transient=False) from error
-    return Opening(manifest, data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What there is of a reference: each part None where that or one before it is missing."""
+
+    index: Index | None
+    entry: IndexEntry | None
+    manifest: bytes | None
+
+
+def _opening(catalog: Catalog, reference: Reference, now_ms: int) -> Plan[_Found]:
+    index = yield from _published_index(reference.model)
+    entry = None if index is None else _named(index, reference.selector)
+    if entry is None:
+        # The newest of all, an adopted version, or nothing: for that the folders must be listed.
+        known = yield from catalog.index(reference.model, now_ms)
+        if known is None:
+            return _Found(None, None, None)
+        index = known.index
+        version = index.resolve(reference.selector)
+        entry = None if version is None else index.entry(version)
+    if entry is None:
+        return _Found(index, None, None)
+    manifest = yield from catalog.manifest(reference.model, entry.version, now_ms)
+    return _Found(index, entry, manifest)
+
+
+def _published_index(model: str) -> Plan[Index | None]:
+    answer = yield ReadObject(index_key(model))
+    if not isinstance(answer, ObjectBytes) or answer.data is None:
+        return None
+    index = Index.parse(answer.data)
+    # Another model's index under this key is for the catalog to complain of.
+    return index if index.model == model else None
+
+
+def _named(index: Index, selector: str | None) -> IndexEntry | None:
+    """Return what the published index alone says that a selector means; None if that takes more."""
+    if selector is None or selector == MAIN:
+        selector = DEFAULT_ALIAS if DEFAULT_ALIAS in index.aliases else LATEST
+    if selector == LATEST:
+        # An adopted version may be newer than all that are published.
+        return None
+    version = index.resolve(selector)
+    return None if version is None else index.entry(version)

@@ -17,6 +17,7 @@ from hotstart.wire.manifest import Manifest, Representation
 from hotstart.wire.opening import Opening
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import parse_reference
+from tests.integration.sources.scripted import Answer, ScriptedServer
 from tests.integration.sources.trees import Tree, write_folder
 from tests.integration.sources.versions import read_all
 from tests.support.models import make_model
@@ -315,3 +316,27 @@ def test_a_connection_serves_many_requests(bucket: Tree, tmp_path: Path) -> None
         found = read_all(session.fetch(file, file.identity(), ByteRange(10, 990)))
         assert found == files[file.path][10:990]
     session.close()
+
+
+def test_what_the_index_names_is_opened_with_two_requests(directory: Tree, tmp_path: Path) -> None:
+    """Index and manifest are all that is read for a published version or alias; no folder is listed."""
+    directory.publish(write_folder(tmp_path / "m", {"config.json": b"{}"}), "org/bert@7", alias="prod")
+    objects = {
+        f"/bucket/org/bert/{name}": (tmp_path / "the origin/org/bert" / name).read_bytes()
+        for name in (".hotstart/index.json", "7/.hotstart/manifest.json")
+    }
+    with ScriptedServer(lambda request: Answer(200, {"ETag": '"e"'}, objects[request.target])) as server:
+        variables = {"AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+        for reference in ("org/bert@7", "org/bert@prod", "org/bert", "org/bert@main"):
+            assert _open(Tree("s3://bucket", variables), reference).manifest.version == "7"
+        assert (server.connections, len(server.requests)) == (4, 8)
+
+
+def test_a_manifest_that_is_not_the_indexs_is_refused(directory: Tree, tmp_path: Path) -> None:
+    """A manifest that somebody changed after it was published is not believed."""
+    directory.publish(write_folder(tmp_path / "m", {"config.json": b"{}"}), "org/bert@7")
+    path = tmp_path / "the origin" / "org" / "bert" / "7" / ".hotstart" / "manifest.json"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(SourceError, match="not the one in the index"):
+        _open(directory, "org/bert@7")
