@@ -30,6 +30,8 @@ __all__ = ["App", "Handler", "handlers"]
 Handler = Callable[[Exchange, Match], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("hotstart_proxy.requests")
 _INTERNAL = Problem(500, "internal", "something went wrong in the proxy; its log says what")
+# Asked every few seconds by machines; a log of them drowns the rest.
+_PROBES = frozenset((RouteName.LIVE, RouteName.READY, RouteName.METRICS))
 # What nginx logs for a client that went away before it had an answer; never sent.
 _CLIENT_GONE = 499
 _GONE = Problem(_CLIENT_GONE, "client", "the client went away")
@@ -149,6 +151,7 @@ class App:
                 "range": None if exchange.wanted is None else exchange.wanted.header(),
                 "fault": exchange.fault,
             },
+            level=logging.DEBUG if exchange.route in _PROBES and exchange.status == 200 else logging.INFO,
         )
 
     def _malformed(self, request: web.BaseRequest, problem: Problem) -> None:
@@ -157,10 +160,12 @@ class App:
         self._metrics.request_ended("none", problem.status, None)
         self._log_request(request, {"status": problem.status, "fault": f"{problem.code}: {problem.detail}"})
 
-    def _log_request(self, request: web.BaseRequest, fields: dict[str, object]) -> None:
+    def _log_request(
+        self, request: web.BaseRequest, fields: dict[str, object], level: int = logging.INFO
+    ) -> None:
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         client = peer[0] if isinstance(peer, tuple) else None
-        log_event(_log, logging.INFO, "request", {"listener": self._listener, "client": client, **fields})
+        log_event(_log, level, "request", {"listener": self._listener, "client": client, **fields})
 
 
 def _cut_reason(error: HotstartError) -> str:

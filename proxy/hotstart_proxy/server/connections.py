@@ -22,6 +22,8 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 # A client keeps a pool of connections across invocations of a function; minutes of idleness are normal.
 KEEP_ALIVE_SECONDS = 600.0
+# The longest path that a directory origin may have (4096 bytes), every byte of it escaped, and the rest.
+MAX_LINE_BYTES = 16 * 1024
 
 
 class ConnectionLost(ConnectionResetError):
@@ -136,6 +138,7 @@ class ConnectionServer(web.Server):
             loop=asyncio.get_running_loop(),
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             access_log=None,
+            max_line_size=MAX_LINE_BYTES,
             # Nothing that we serve reads a request's body.
             lingering_time=0.0,
             auto_decompress=False,

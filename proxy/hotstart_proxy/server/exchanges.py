@@ -130,9 +130,10 @@ class Exchange:
         """
         writer: BodyWriter | None = None
         parts = aiter(body.parts())
-        first = asyncio.ensure_future(_next(parts))
+        first: asyncio.Task[FileSlice | bytes | None] | None = None
         try:
             if body.source is not BodySource.HIT:
+                first = asyncio.create_task(_next(parts))
                 await asyncio.wait({first}, timeout=FIRST_PART_SECONDS)
                 if first.done():
                     first.result()
@@ -142,7 +143,7 @@ class Exchange:
             self.response = web.StreamResponse(status=status, headers=self._complete(headers))
             await self.response.prepare(self.request)
             writer = BodyWriter(self.request)
-            part = await first
+            part = await (first or _next(parts))
             while part is not None:
                 await writer.write(part)
                 self.sent_bytes = writer.sent
@@ -158,7 +159,7 @@ class Exchange:
                 self.sent_bytes = writer.sent
                 writer.close()
             try:
-                if not first.done():
+                if first is not None and not first.done():
                     # A body is closed only when nobody waits for its bytes any more.
                     first.cancel()
                     await asyncio.wait({first})

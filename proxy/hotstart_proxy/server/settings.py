@@ -311,7 +311,7 @@ class Settings:
         _one_of("debug", "info", "warning", "error"),
         default="info",
         unit="debug, info, warning or error",
-        help_text="Least level that is logged; requests are logged at info.",
+        help_text="Least level that is logged; requests are logged at info, probes at debug.",
     )
 
 
