@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -159,14 +159,14 @@ class Proxy:
         url: its TCP listener, as HOTSTART_PROXY takes it.
         unix: its Unix socket.
         store: the folder of its store.
-        arguments: what it was started with, to start it again.
+        command: what it was started with, to start it again.
     """
 
     process: Process
     port: int
     unix: Path
     store: Path
-    arguments: tuple[str, ...]
+    command: tuple[str, ...]
     environment: Mapping[str, str]
 
     @property
@@ -244,7 +244,12 @@ class Processes:
         return self.start(sys.executable, "-c", code, *arguments, environment=environment, name="python")
 
     def serve(
-        self, origin: str, store: Path, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        origin: str,
+        store: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> Proxy:
         """Start ``hotstart serve`` on a free port and a Unix socket, and wait until it says that it is ready.
 
@@ -253,21 +258,22 @@ class Processes:
             store: folder of the disk store.
             arguments: more options.
             environment: for example the AWS variables of an S3 server.
+            under: a command to run it under, which must become it (``strace -D``).
         """
         port = free_port()
         unix = self._sockets / f"{port}.sock"
         listen = ("--listen", f"127.0.0.1:{port}", "--listen", f"unix:{unix}")
-        command = ("serve", "--origin", origin, "--store", f"disk:{store}", *listen, *arguments)
-        proxy = Proxy(
-            self.hotstart(*command, environment=environment), port, unix, store, command, environment or {}
-        )
+        serve = (command_path(), "serve", "--origin", origin, "--store", f"disk:{store}")
+        command = (*under, *serve, *listen, *arguments)
+        process = self.start(*command, environment=environment, name="hotstart-serve")
+        proxy = Proxy(process, port, unix, store, command, environment or {})
         self._wait_until_ready(proxy)
         return proxy
 
     def restart(self, proxy: Proxy) -> None:
         """Start an ended proxy again as it was, and wait until it is ready."""
         assert not proxy.process.running
-        proxy.process = self.hotstart(*proxy.arguments, environment=proxy.environment)
+        proxy.process = self.start(*proxy.command, environment=proxy.environment, name="hotstart-serve")
         self._wait_until_ready(proxy)
 
     def _wait_until_ready(self, proxy: Proxy) -> None:
