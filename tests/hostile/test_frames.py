@@ -124,6 +124,13 @@ def test_error_comes_before_decoding(name: str) -> None:
     assert message in caught.value.reason
 
 
+def test_largest_window_is_fine() -> None:
+    """A window of exactly 8 MiB, which every decoder has to support, is not refused."""
+    check_frame(
+        memoryview(frame(frame_header(PLANNED, single_segment=False, window=13 << 3), [RAW_BLOCK])), PLANNED
+    )
+
+
 @pytest.mark.parametrize("missing", range(1, len(GOOD)))
 def test_every_truncation(missing: int) -> None:
     """Wherever a frame is cut, it is an error."""

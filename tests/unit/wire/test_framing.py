@@ -119,6 +119,19 @@ def test_frame_that_saves_little_is_raw() -> None:
         check_frame(memoryview(frame), content_bytes)
 
 
+def test_levels() -> None:
+    """From 3% saved a frame is that of level 1; below, what level 1 would still compress is raw."""
+    half_bytes = numpy.random.default_rng(6).integers(0, 16, 96 * 1024, dtype=numpy.uint8).tobytes()
+    compressor = zstandard.ZstdCompressor(level=1, write_checksum=True, write_content_size=True)
+    content = half_bytes + NOISE[len(half_bytes) :]
+    assert 0.96 * MIB < len(compressor.compress(content)) < 0.97 * MIB
+    assert FrameEncoder().encode(content) == compressor.compress(content)
+    content = half_bytes[: 32 * 1024] + NOISE[32 * 1024 :]
+    assert 0.97 * MIB < len(compressor.compress(content)) < 0.995 * MIB
+    assert block_types(compressor.compress(content)) == {0, 2}
+    assert block_types(FrameEncoder().encode(content)) == {0}
+
+
 def test_a_header_alone_does_not_pay() -> None:
     """The header always shrinks; only a frame of tensors makes a twin worth its second copy."""
     encoder = FrameEncoder()

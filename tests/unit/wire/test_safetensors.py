@@ -146,7 +146,8 @@ def test_zero_hides_no_overflow() -> None:
     with pytest.raises(FormatError, match="64 bits"):
         tensor_bytes("t", "U8", (huge, huge, 0))
     with pytest.raises(FormatError, match="64 bits"):
-        tensor_bytes("t", "F64", (2**59,))
+        tensor_bytes("t", "F64", (2**58,))
+    assert tensor_bytes("t", "F64", (2**58 - 1,)) == 2**61 - 8
 
 
 @pytest.mark.parametrize(
