@@ -104,6 +104,8 @@ class FillBody(Body):
             yield part
 
     async def close(self) -> None:
-        if self._rest is not None:
-            await self._rest.close()
-        await self._reader.close()
+        try:
+            if self._rest is not None:
+                await self._rest.close()
+        finally:
+            await self._reader.close()

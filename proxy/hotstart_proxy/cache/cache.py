@@ -74,7 +74,14 @@ class Cache:
         self._condition = Condition(observer)
         catalog = catalog_of(origin, settings.layout)
         self._indexes = Indexes(
-            origin, store, catalog, settings.alias_ttl_seconds, now, self._condition, self._index_seen
+            origin,
+            store,
+            catalog,
+            settings.alias_ttl_seconds,
+            now,
+            self._condition,
+            self._index_seen,
+            self._keep_index,
         )
         self._manifests = Manifests(origin, store, catalog, now, self._condition)
         self._holdings = Holdings(store, settings.keep_versions, observer, self._open_ids)
@@ -89,10 +96,13 @@ class Cache:
         )
         self._passthrough = PassThrough(origin, observer, self._origin_failed)
         self._open: Counter[str] = Counter()
+        self._writing = asyncio.Lock()
+        self._housekeeping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> Cache:
-        self._spawn(self._keep_house())
+        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._housekeeping.add_done_callback(self._task_ended)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -100,11 +110,12 @@ class Cache:
         await self._manifests.close()
         await self._passthrough.close()
         await self._fills.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.wait([self._housekeeping])
+        # Small writes and removals under way, each a moment's work.
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     # What there is
 
@@ -145,7 +156,7 @@ class Cache:
         kept = version in self._holdings.kept(reference.model)
         found = await self._manifests.get(reference.model, entry, keep=kept)
         if kept and self._holdings.manifest_seen(found.manifest, found.id, entry.published_at):
-            await self._keep_manifest(found)
+            self._keep_manifest(found)
         if reference.file is not None and found.manifest.representation(reference.file) is None:
             paths = [file.path for file in found.manifest.files[:5]]
             raise NotFound("file", str(Reference(reference.model, version, reference.file)), tuple(paths))
@@ -156,15 +167,6 @@ class Cache:
             by_alias=reference.selector != version,
             kept=kept,
         )
-
-    async def _keep_manifest(self, found: KnownManifest) -> None:
-        model, version = found.manifest.model, found.manifest.version
-        try:
-            await self._store.write_document(documents.manifest_name(model, version), found.data)
-        except StoreError as error:
-            self._condition.store_failed(error)
-        # An adopted version whose objects were replaced leaves blobs that nobody needs.
-        self._spawn(self._holdings.retire(model))
 
     def kept_versions(self, model: str) -> tuple[str, ...]:
         """Return the versions of a model that are kept, oldest first; empty if its index was never seen."""
@@ -377,9 +379,24 @@ class Cache:
 
     # What follows from events
 
-    async def _index_seen(self, index: Index) -> None:
+    def _index_seen(self, index: Index) -> None:
         if self._holdings.index_seen(index):
             self._spawn(self._holdings.retire(index.model))
+
+    def _keep_index(self, index: Index) -> None:
+        self._spawn(self._write(documents.index_name(index.model), index.dump()))
+
+    def _keep_manifest(self, found: KnownManifest) -> None:
+        model, version = found.manifest.model, found.manifest.version
+        self._spawn(self._write(documents.manifest_name(model, version), found.data))
+        # An adopted version whose objects were replaced leaves blobs that nobody needs.
+        self._spawn(self._holdings.retire(model))
+
+    async def _write(self, name: str, data: bytes) -> None:
+        # In the background, since readers need not wait for it to be durable; one at a time, so that an
+        # older one never overtakes a newer.
+        async with self._writing:
+            await self._store.write_document(name, data)
 
     async def _free_space(self, size: int, spared: Set[str]) -> bool:
         """Make room for a blob of size bytes: partial blobs that nobody reads go first, then old versions.
@@ -424,7 +441,7 @@ class Cache:
         if item.pieces is None:
             learned = Pieces(tuple(fill.partial.crc32), b"")
             data = json_documents.dump_json({"id": item.id, "pieces": dump_pieces(learned)})
-            await self._store.write_document(documents.pieces_name(fill.model, item.id), data)
+            await self._write(documents.pieces_name(fill.model, item.id), data)
         await self._holdings.committed(item.id)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:

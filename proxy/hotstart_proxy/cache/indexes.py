@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hotstart.wire.catalog import Catalog, KnownIndex
@@ -56,7 +56,8 @@ class Indexes:
         ttl_seconds: float,
         now: Callable[[], float],
         condition: Condition,
-        seen: Callable[[Index], Awaitable[None]],
+        seen: Callable[[Index], None],
+        keep: Callable[[Index], None],
     ) -> None:
         """Begin with nothing known.
 
@@ -67,7 +68,8 @@ class Indexes:
             ttl_seconds: see ``CacheSettings.alias_ttl_seconds``.
             now: seconds since the epoch.
             condition: told how the origin and the store did.
-            seen: told of every index that is new.
+            seen: told of every index that is new, before anybody else.
+            keep: told of those that the store does not have yet.
         """
         self._origin = origin
         self._store = store
@@ -76,6 +78,7 @@ class Indexes:
         self._now = now
         self._condition = condition
         self._seen = seen
+        self._keep = keep
         self._states: dict[str, _State] = {}
         self._refreshes: Flights[str, None] = Flights()
         self._listings: Flights[None, tuple[str, ...]] = Flights()
@@ -158,7 +161,7 @@ class Indexes:
             data = await self._store.read_document(documents.index_name(model))
             if data is not None and state.index is None and state.known is None:
                 state.index = Index.parse(data)
-                await self._seen(state.index)
+                self._seen(state.index)
         except StoreError as error:
             self._condition.store_failed(error)
         except FormatError:
@@ -184,14 +187,8 @@ class Indexes:
         if state.index is None:
             self._limit_missing()
         elif state.index != before:
-            await self._keep(state.index)
-
-    async def _keep(self, index: Index) -> None:
-        try:
-            await self._store.write_document(documents.index_name(index.model), index.dump())
-        except StoreError as error:
-            self._condition.store_failed(error)
-        await self._seen(index)
+            self._seen(state.index)
+            self._keep(state.index)
 
     def _limit_missing(self) -> None:
         missing = [model for model, state in self._states.items() if state.index is None]

@@ -45,7 +45,9 @@ class PassThrough:
         self._origin = origin
         self._observer = observer
         self._failed = failed
+        # By what they read, those that were begun last; and all of them.
         self._shared: dict[tuple[str, ByteRange], _SharedRead] = {}
+        self._all: set[_SharedRead] = set()
         self._windows = _Windows()
 
     async def stream(
@@ -63,6 +65,7 @@ class PassThrough:
         if shared is None or not shared.joinable:
             source = self._read(model, representation.origin, wanted)
             shared = self._shared[key] = _SharedRead(source, self._windows)
+            self._all.add(shared)
         reader = shared.join()
         position = wanted.start
         try:
@@ -71,8 +74,10 @@ class PassThrough:
                 yield chunk
         finally:
             shared.leave(reader)
-            if not shared.readers and self._shared.get(key) is shared:
-                del self._shared[key]
+            if not shared.readers:
+                self._all.discard(shared)
+                if self._shared.get(key) is shared:
+                    del self._shared[key]
         if position < wanted.stop:
             rest = self._read(model, representation.origin, ByteRange(position, wanted.stop))
             async with contextlib.aclosing(rest) as chunks:
@@ -97,9 +102,8 @@ class PassThrough:
 
     async def close(self) -> None:
         """End all shared reads; whoever reads them gets CacheClosed."""
-        for shared in list(self._shared.values()):
+        for shared in list(self._all):
             await shared.close()
-        self._shared.clear()
 
 
 class _Windows:

@@ -180,6 +180,7 @@ class DiskPartial(PartialBlob):
         self._opened = opened
         self._ended = ended
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._told = False
         self._running: set[asyncio.Future[Any]] = set()
 
@@ -262,9 +263,13 @@ class DiskPartial(PartialBlob):
             self._ended(self)
 
     async def close(self) -> None:
-        if self._closed:
-            return
         self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # Shielded: a reader that is cancelled here must not leave the files open.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         # A cancelled write goes on in its thread; a descriptor closed under it may soon be another file's.
         while self._running:
             await asyncio.wait(self._running)
