@@ -195,6 +195,10 @@ class _FileTarget(Target):
                 self.discard()
                 raise
 
+    @property
+    def is_buffered(self) -> bool:
+        return True
+
     def begin(self) -> list[ByteRange]:
         self._is_planned = True
         return self._plan([ByteRange(0, self.file.size)])

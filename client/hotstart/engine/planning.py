@@ -24,9 +24,9 @@ __all__ = [
 
 # One request. S3's own parts are of this size, and on loopback longer ranges gain nothing.
 ITEM_BYTES = 2 * PIECE_BYTES
-# A worker that decodes holds a frame, zstd's window and now and then a second frame: about 8 MiB. Eight of
-# them stay within the 64 MiB that a load may use beyond its tensors.
-_MAX_DECODING_WORKERS = 8
+# A worker that decodes holds a frame, zstd's window and now and then a second frame; one that writes files
+# holds a piece: up to 8 MiB. Eight of them stay within the 64 MiB that a load may use beyond its tensors.
+_MAX_BUFFERING_WORKERS = 8
 
 
 class InvalidOption(HotstartError):
@@ -141,7 +141,7 @@ def whole_pieces(ranges: Iterable[ByteRange], size: int) -> list[ByteRange]:
     )
 
 
-def worker_count(kind: SourceKind, cpus: int, items: int, *, decodes: bool) -> int:
+def worker_count(kind: SourceKind, cpus: int, items: int, *, buffers: bool) -> int:
     """Return how many threads, each with a connection of its own, a source is read with.
 
     A Unix socket is memory traffic: more threads than CPUs get in each other's way. TCP needs four
@@ -151,7 +151,7 @@ def worker_count(kind: SourceKind, cpus: int, items: int, *, decodes: bool) -> i
         kind: of the source.
         cpus: that the process may use.
         items: requests that are left; none of the threads would have less than one.
-        decodes: whether a twin is read.
+        buffers: whether bytes pass through memory of the worker, rather than straight into their place.
     """
     match kind:
         case SourceKind.SHARED | SourceKind.UNIX:
@@ -160,8 +160,8 @@ def worker_count(kind: SourceKind, cpus: int, items: int, *, decodes: bool) -> i
             count = 4
         case _:
             count = min(max(8, 4 * cpus), 16)
-    if decodes:
-        count = min(count, _MAX_DECODING_WORKERS)
+    if buffers:
+        count = min(count, _MAX_BUFFERING_WORKERS)
     return max(1, min(count, items))
 
 

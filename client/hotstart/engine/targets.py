@@ -88,6 +88,11 @@ class Target(ABC):
         self._is_done = False
 
     @property
+    def is_buffered(self) -> bool:
+        """Whether bytes pass through memory of the worker on their way."""
+        return self.twin is not None
+
+    @property
     def representation(self) -> Representation:
         """What is asked for now."""
         return self.identity if self.twin is None else self.twin.representation

@@ -123,7 +123,7 @@ class Transfer:
         self._requests: deque[Request] = deque()
         self._busy = 0
         self._open_targets = int(stays)
-        self._decodes = False
+        self._buffers = False
         self._kind = SourceKind.TCP
         self._threads: list[threading.Thread] = []
         self._sessions: set[Session] = set()
@@ -147,7 +147,7 @@ class Transfer:
             source = self.chain.current(targets[0].identity)
         with self._condition:
             self._open_targets += len(targets)
-            self._decodes |= any(target.twin is not None for target in targets)
+            self._buffers |= any(target.is_buffered for target in targets)
             for target in targets:
                 self._requests.extend(Request(target, wanted) for wanted in target.begin())
             if targets:
@@ -335,7 +335,7 @@ class Transfer:
         from .worker import Worker
 
         left = len(self._requests) + self._busy
-        count = worker_count(self._kind, self._cpus, left, decodes=self._decodes)
+        count = worker_count(self._kind, self._cpus, left, buffers=self._buffers)
         while len(self._threads) < count:
             thread = threading.Thread(target=Worker(self).run, name="hotstart-transfer", daemon=True)
             self._threads.append(thread)
