@@ -84,9 +84,12 @@ class Body(ABC):
 
     @abstractmethod
     def parts(self) -> AsyncIterator[FileSlice | bytes]:
-        """Yield the bytes in order, each verified as far as its digest is known; call once.
+        """Yield the bytes in order; call once.
 
-        Raises (while iterating): OriginError, StoreError, IntegrityError; nothing wrong was yielded before.
+        Of a fill no byte is yielded before its piece is verified. A pass-through is verified as it goes: it
+        ends with an error before the last bytes of a damaged piece, so it never completes with one.
+
+        Raises (while iterating): OriginError, StoreError, IntegrityError, CacheClosed.
         """
 
     @abstractmethod

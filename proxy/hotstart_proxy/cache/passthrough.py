@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
 from hotstart.wire.errors import HotstartError
-from hotstart.wire.manifest import OriginObject, Representation
-from hotstart.wire.pieces import PIECE_BYTES
+from hotstart.wire.manifest import Representation
+from hotstart.wire.pieces import PIECE_BYTES, piece_range
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.origins.base import Origin, OriginError, OriginUnreachable
@@ -57,13 +58,14 @@ class PassThrough:
 
         Raises (while iterating):
             OriginError
+            IntegrityError: a piece is damaged, of which the last bytes were not yielded.
         """
         if not len(wanted):
             return
         key = (representation.id, wanted)
         shared = self._shared.get(key)
         if shared is None or not shared.joinable:
-            source = self._read(model, representation.origin, wanted)
+            source = self._read(model, representation, wanted)
             shared = self._shared[key] = _SharedRead(source, self._windows)
             self._all.add(shared)
         reader = shared.join()
@@ -79,18 +81,23 @@ class PassThrough:
                 if self._shared.get(key) is shared:
                     del self._shared[key]
         if position < wanted.stop:
-            rest = self._read(model, representation.origin, ByteRange(position, wanted.stop))
+            rest = self._read(model, representation, ByteRange(position, wanted.stop))
             async with contextlib.aclosing(rest) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-    async def _read(self, model: str, item: OriginObject, wanted: ByteRange) -> AsyncGenerator[bytes, None]:
+    async def _read(
+        self, model: str, representation: Representation, wanted: ByteRange
+    ) -> AsyncGenerator[bytes, None]:
+        item = representation.origin
         left = len(wanted)
+        check = _PieceCheck(representation, wanted.start)
         try:
             async with self._origin.get(item, wanted) as chunks:
                 async for chunk in chunks:
                     left -= len(chunk)
                     self._observer.origin_bytes(model, len(chunk))
+                    check.update(chunk)
                     yield chunk
             if left:
                 raise OriginUnreachable(
@@ -104,6 +111,39 @@ class PassThrough:
         """End all shared reads; whoever reads them gets CacheClosed."""
         for shared in list(self._all):
             await shared.close()
+
+
+class _PieceCheck:
+    """Compares every piece that goes by as a whole with its digest, where there is one."""
+
+    def __init__(self, representation: Representation, start: int) -> None:
+        self._representation = representation
+        self._position = start
+        self._whole = start % PIECE_BYTES == 0
+        self._crc32 = 0
+
+    def update(self, chunk: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            IntegrityError: a piece that ends in them is damaged.
+        """
+        pieces = self._representation.pieces
+        view = memoryview(chunk)
+        while view and pieces is not None:
+            piece = self._position // PIECE_BYTES
+            stop = piece_range(piece, self._representation.size).stop
+            part = view[: stop - self._position]
+            if not part:
+                # More than was promised; whoever counts says so.
+                return
+            self._crc32 = zlib.crc32(part, self._crc32)
+            self._position += len(part)
+            view = view[len(part) :]
+            if self._position == stop:
+                if self._whole:
+                    pieces.check_crc32(piece, self._crc32, self._representation.path)
+                self._whole, self._crc32 = True, 0
 
 
 class _Windows:
@@ -163,7 +203,7 @@ class _SharedRead:
         """Return the next chunk, or None where the reader is to go on by itself or the stream has ended.
 
         Raises:
-            OriginError, CacheClosed
+            OriginError, IntegrityError, CacheClosed
         """
         while True:
             if reader.detached:

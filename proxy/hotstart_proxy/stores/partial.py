@@ -277,10 +277,16 @@ class DiskPartial(PartialBlob):
         self._tell()
         self.space.let_go()
 
+    def _ran(self, future: asyncio.Future[Any]) -> None:
+        self._running.discard(future)
+        if not future.cancelled():
+            # Whoever waited may have been cancelled; nobody is to complain of what nobody asks for.
+            future.exception()
+
     async def _run(self, doing: str, work: Callable[[], T]) -> T:
         future = asyncio.get_running_loop().run_in_executor(None, work)
         self._running.add(future)
-        future.add_done_callback(self._running.discard)
+        future.add_done_callback(self._ran)
         try:
             return await asyncio.shield(future)
         except OSError as error:

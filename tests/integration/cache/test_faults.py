@@ -181,6 +181,8 @@ async def test_a_store_that_cannot_reserve(bench: Bench) -> None:
     await bench.tree.publish("7", FILES)
     async with bench.cache() as cache:
         resolved = await resolve(cache, "org/bert@7")
+        # Until nothing is being written any more.
+        await eventually(lambda: len(list(bench.store_root.glob("models/org/bert/**/*.json"))) == 2)
         fills = bench.store_root / "fills"
         fills.rmdir()
         fills.write_bytes(b"in the way")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from hotstart.wire.errors import IntegrityError
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.cache.answers import BodySource
@@ -131,6 +132,18 @@ async def test_an_origin_that_fails(bench: Bench) -> None:
         for data, error in await asyncio.gather(*(read_to_error(body) for body in bodies)):
             assert isinstance(error, OriginUnreachable)
             assert data == MODEL_BYTES[: len(data)]
+        assert (await read(cache, FILE))[0] == MODEL_BYTES
+
+
+async def test_a_damaged_piece_is_not_passed_on_whole(bench: Bench) -> None:
+    """A pass-through ends with an error before it has given all of a piece that is damaged."""
+    await publish(bench)
+    bench.origin.damages[(KEY, PIECE_BYTES + 5)] = 1
+    async with bench.cache(SETTINGS) as cache:
+        data, error = await read_to_error(await open_body(cache, FILE, ByteRange(3, len(MODEL_BYTES))))
+        assert isinstance(error, IntegrityError)
+        assert data[: PIECE_BYTES - 3] == MODEL_BYTES[3:PIECE_BYTES]
+        assert len(data) < 2 * PIECE_BYTES - 3
         assert (await read(cache, FILE))[0] == MODEL_BYTES
 
 
