@@ -6,13 +6,38 @@ a function that is started cold pays only for what it calls.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from hotstart._version import __version__
 
+# Type checkers go by the name alone; importing it from typing would be nine tenths of what this import costs.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hotstart import errors
     from hotstart.calls import download, load, prefetch, stream
+    from hotstart.errors import (
+        AllSourcesFailed,
+        CannotVerify,
+        DownloadFailed,
+        FileNotInVersion,
+        ForkedProcess,
+        FormatError,
+        IntegrityError,
+        InvalidEnvironment,
+        InvalidOption,
+        InvalidReference,
+        InvalidSlice,
+        MissingPackage,
+        PrefetchTimeout,
+        ShardMismatch,
+        SourceError,
+        TensorNotFound,
+        TransferAborted,
+        Unreadable,
+        UnsupportedDtype,
+        UnsupportedHost,
+        WeightsNotFound,
+    )
     from hotstart.model import Model
     from hotstart.model import open_model as open  # noqa: A004 - hotstart.open is the public name
     from hotstart.reader import SafeOpen as safe_open  # noqa: N813 - as safetensors calls it
@@ -20,8 +45,29 @@ if TYPE_CHECKING:
     from hotstart.wire.errors import HotstartError
 
 __all__ = [
+    "AllSourcesFailed",
+    "CannotVerify",
+    "DownloadFailed",
+    "FileNotInVersion",
+    "ForkedProcess",
+    "FormatError",
     "HotstartError",
+    "IntegrityError",
+    "InvalidEnvironment",
+    "InvalidOption",
+    "InvalidReference",
+    "InvalidSlice",
+    "MissingPackage",
     "Model",
+    "PrefetchTimeout",
+    "ShardMismatch",
+    "SourceError",
+    "TensorNotFound",
+    "TransferAborted",
+    "Unreadable",
+    "UnsupportedDtype",
+    "UnsupportedHost",
+    "WeightsNotFound",
     "__version__",
     "download",
     "errors",
@@ -48,22 +94,26 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def _find(name: str) -> Any:
     from importlib import import_module
 
     if name == "errors":
         return import_module("hotstart.errors")
     home = _HOMES.get(name)
     if home is None:
-        # Errors are found here too, so that none needs a second import.
-        errors = import_module("hotstart.errors")
-        if name.startswith("_") or name not in errors.__all__:
+        if name not in __all__:
             raise AttributeError(f"module 'hotstart' has no attribute {name!r}")
-        found = getattr(errors, name)
+        # What has no home of its own is an error.
+        found = getattr(import_module("hotstart.errors"), name)
     else:
         found = getattr(import_module(home[0]), home[1])
     globals()[name] = found
     return found
+
+
+if not TYPE_CHECKING:
+    # Seen by a type checker, it would make every misspelt name an Any.
+    __getattr__ = _find
 
 
 def __dir__() -> list[str]:

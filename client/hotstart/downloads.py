@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 from hotstart.engine.planning import Verification
 from hotstart.engine.targets import Target
 from hotstart.engine.transfer import Transfer
-from hotstart.errors import FileNotInVersion
-from hotstart.sources.shared import SharedVolume
-from hotstart.wire.errors import HotstartError
+from hotstart.errors import DownloadFailed, FileNotInVersion
+from hotstart.sources.base import SourceKind
 from hotstart.wire.manifest import File
 from hotstart.wire.pieces import PIECE_BYTES, piece_range, pieces_of
 from hotstart.wire.ranges import ByteRange
@@ -30,25 +29,11 @@ from hotstart.wire.ranges import ByteRange
 if TYPE_CHECKING:
     from hotstart.sources.chain import Opened
 
-__all__ = ["Download", "DownloadFailed", "default_folder"]
+__all__ = ["Download", "default_folder"]
 
 # No file of a version begins like this (reserved names), so a leftover is known for what it is.
 _TEMPORARY = ".hotstart-{}.part"
 _HASH_BYTES = 1024 * 1024
-
-
-class DownloadFailed(HotstartError):
-    """A file could not be written.
-
-    Attributes:
-        path: of the file.
-        reason: what the system said.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path = path
-        self.reason = reason
-        super().__init__(f"writing {path}: {reason}")
 
 
 def default_folder(model: str, version: str) -> Path:
@@ -138,8 +123,12 @@ class Download:
     def _link(self, file: File) -> bool:
         identity = file.identity()
         volume = self._opened.sources.current(identity)
-        if not isinstance(volume, SharedVolume):
+        if volume.kind is not SourceKind.SHARED:
             return False
+        # Here, since it takes flock, which not every system has.
+        from hotstart.sources.shared import SharedVolume
+
+        assert isinstance(volume, SharedVolume)
         descriptor = volume.open(identity)
         if descriptor is None:
             return False

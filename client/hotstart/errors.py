@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from pathlib import Path
 
 from hotstart.engine.planning import InvalidOption
 from hotstart.engine.transfer import ForkedProcess, TransferAborted
@@ -15,6 +16,7 @@ from hotstart.wire.selection import ShardMismatch, WeightsNotFound
 __all__ = [
     "AllSourcesFailed",
     "CannotVerify",
+    "DownloadFailed",
     "FileNotInVersion",
     "ForkedProcess",
     "FormatError",
@@ -30,6 +32,7 @@ __all__ = [
     "SourceError",
     "TensorNotFound",
     "TransferAborted",
+    "Unreadable",
     "UnsupportedDtype",
     "UnsupportedHost",
     "WeightsNotFound",
@@ -118,3 +121,31 @@ class InvalidSlice(HotstartError, IndexError):
         self.index = index
         self.reason = reason
         super().__init__(f"tensor {name!r}[{index!r}]: {reason}")
+
+
+class DownloadFailed(HotstartError):
+    """A file could not be written.
+
+    Attributes:
+        path: of the file.
+        reason: what the system said.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"writing {path}: {reason}")
+
+
+class Unreadable(HotstartError):
+    """A local file cannot be read.
+
+    Attributes:
+        path: of the file.
+        reason: what the system said.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"reading {path}: {reason}")

@@ -14,7 +14,7 @@ from hotstart.errors import CannotVerify, TensorNotFound
 from hotstart.frameworks.choice import Framework, check_device, find_framework
 from hotstart.report import Report
 from hotstart.sources.base import Source, SourceError, SourceKind
-from hotstart.wire.errors import IntegrityError
+from hotstart.wire.errors import FormatError, IntegrityError
 from hotstart.wire.manifest import File
 from hotstart.wire.pieces import piece_range
 from hotstart.wire.safetensors import LENGTH_BYTES, Header, TensorInfo, parse_header, parse_header_length
@@ -154,7 +154,11 @@ class Loading:
             last_tensor_seconds=ended - clock.started,
             tensors=self._count,
             tensor_bytes=self._bytes,
-            received_bytes={name: size - self._used_before.get(name, 0) for name, size in used.items()},
+            received_bytes={
+                name: size - self._used_before.get(name, 0)
+                for name, size in used.items()
+                if size > self._used_before.get(name, 0)
+            },
             representations=tuple(self._representations),
             verification=self._verification_done(),
             retries=tuple(self._transfer.retries),
@@ -244,11 +248,11 @@ class Loading:
         mapped.close()
         try:
             self._verify_mapped(file, view, source)
-        except IntegrityError as error:
+            header = parse_mapped_header(view)
+        except (IntegrityError, FormatError) as error:
             damage = SourceError(source.name, f"reading {file.path}", str(error), transient=False)
             self._chain.give_up(source, damage)
             return False
-        header = parse_mapped_header(view)
         self._representations["mapped"] = None
         for info in self._choose(file, header):
             start = header.data_start + info.start

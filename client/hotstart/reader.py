@@ -20,18 +20,17 @@ from hotstart.engine.planning import Compression, Verification
 from hotstart.engine.targets import TwinPlan
 from hotstart.engine.transfer import Transfer
 from hotstart.engine.weights import WeightsTarget
-from hotstart.errors import InvalidSlice, TensorNotFound
+from hotstart.errors import InvalidSlice, TensorNotFound, Unreadable
 from hotstart.frameworks.choice import Framework, check_device, find_framework
 from hotstart.loading import LoadOptions, parse_mapped_header
 from hotstart.model import Model, open_model
 from hotstart.wire.dtypes import BITS
-from hotstart.wire.errors import HotstartError
 from hotstart.wire.manifest import File
 from hotstart.wire.pieces import piece_range, pieces_of
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.safetensors import Header, TensorInfo
 
-__all__ = ["SafeOpen", "TensorSlice", "Unreadable", "is_path", "load_file"]
+__all__ = ["SafeOpen", "TensorSlice", "is_path", "load_file"]
 
 # 32 MiB: as much as the tensors of a layer's norms and biases lie apart, within what a load may use.
 _KEPT_PIECES = 8
@@ -39,20 +38,6 @@ _KEPT_PIECES = 8
 _LARGEST_BY_PIECES = 2
 
 Index: TypeAlias = int | slice | EllipsisType
-
-
-class Unreadable(HotstartError):
-    """A local file cannot be read.
-
-    Attributes:
-        path: of the file.
-        reason: what the system said.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path = path
-        self.reason = reason
-        super().__init__(f"reading {path}: {reason}")
 
 
 def is_path(name: str | os.PathLike[str]) -> bool:
