@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hotstart.wire.errors import HotstartError, IntegrityError
 from hotstart.wire.manifest import Representation
-from hotstart.wire.pieces import PIECE_BYTES, piece_range, pieces_of
+from hotstart.wire.pieces import PIECE_BYTES, missing_runs, piece_range, pieces_of
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.fill import FillState
 from hotstart_proxy.core.observer import Observer
@@ -86,9 +86,9 @@ class Fill:
         return not (self._readers or self._workers or self.ended) and self._state.idle
 
     def done_bytes(self) -> int:
-        """Return how many verified bytes it holds."""
-        size = self.representation.size
-        return sum(len(piece_range(piece, size)) for piece, done in enumerate(self.partial.done) if done)
+        """Return how many bytes it holds, those included that an earlier fill has left."""
+        size, held = self.representation.size, zip(self.partial.done, self.partial.left, strict=True)
+        return sum(len(piece_range(piece, size)) for piece, flags in enumerate(held) if any(flags))
 
     def has(self, wanted: ByteRange) -> bool:
         """Tell whether all wanted bytes are verified already."""
@@ -144,7 +144,7 @@ class Fill:
             failure: HotstartError | None = None
             self._busy += 1
             try:
-                await self._fetch(run)
+                await self._get(run)
             except (OriginError, StoreError, IntegrityError) as error:
                 failure = error
             finally:
@@ -167,6 +167,13 @@ class Fill:
 
     def _needs_any(self, token: int, run: range) -> bool:
         return any(self._state.needs(token, piece) and not self._state.is_done(piece) for piece in run)
+
+    async def _get(self, run: range) -> None:
+        for piece in run:
+            if self.partial.left[piece] and await self.partial.recover(piece):
+                self._done(piece)
+        for missing in missing_runs(self.partial.done, run, len(run)):
+            await self._fetch(missing)
 
     async def _fetch(self, run: range) -> None:
         size = self.representation.size
@@ -206,10 +213,13 @@ class Fill:
                 self._tools.observer.refetched(self.model)
                 return
         await self.partial.write(piece, data, crc32)
+        self._fetched_bytes += len(data)
+        self._done(piece)
+
+    def _done(self, piece: int) -> None:
         if self.ended:
             return
         self._state.done(piece)
-        self._fetched_bytes += len(data)
         for future in self._waiting.pop(piece, ()):
             _wake(future)
 

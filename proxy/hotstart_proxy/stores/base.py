@@ -82,14 +82,28 @@ class Blob(ABC):
 
 
 class PartialBlob(ABC):
-    """A blob being filled: its space is reserved, its verified pieces can be read at once."""
+    """A blob being filled: its space is reserved, its verified pieces can be read at once.
+
+    Pieces that an earlier fill left are verified when they are needed, not all at the start: a reader of a
+    large blob would wait for seconds.
+    """
 
     id: str
     size: int
     done: Sequence[bool]
-    """One flag a piece; pieces that survived a restart are true from the start."""
+    """One flag a piece: it is verified, and may be read."""
+    left: Sequence[bool]
+    """One flag a piece: an earlier fill has left it, and nobody has looked at it since."""
     crc32: Sequence[int]
     """One value a piece, meaningful where done: what an adopted file's digests are learned from."""
+
+    @abstractmethod
+    async def recover(self, piece: int) -> bool:
+        """Verify a piece that is left: done if it is what it was, else missing like any other.
+
+        Raises:
+            StoreError: the store failed.
+        """
 
     @abstractmethod
     async def write(self, piece: int, data: bytes | bytearray | memoryview, crc32: int) -> None:
@@ -153,7 +167,7 @@ class Store(ABC):
     async def begin_fill(self, content_id: str, size: int, pieces: Pieces | None) -> PartialBlob:
         """Reserve space, or take up what an earlier fill left.
 
-        pieces are the announced digests, by which what was left is verified again; None for an adopted file.
+        pieces are the announced digests, which what was left must have; None for an adopted file.
 
         Raises:
             NeverFits, NoSpaceNow: nothing was reserved.

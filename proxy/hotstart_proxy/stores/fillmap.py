@@ -11,7 +11,7 @@ offset    bytes  what
 ========  =====  =====================================================
 
 An entry is written after its piece. After a crash an entry may be there without its piece, so a fill that is
-taken up trusts none: it reads every piece again and compares.
+taken up trusts none: it reads every piece again before use, and compares.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class OpenPart:
     Attributes:
         part: descriptor, whose lock says that somebody fills it.
         map: descriptor.
-        crc32: per piece the value with which it was verified just now, or None.
+        crc32: per piece the value with which an earlier fill verified it, or None.
     """
 
     part: int
@@ -59,7 +59,7 @@ class OpenPart:
 
 
 def open_part(folders: Folders, store: str, content_id: str, size: int, pieces: Pieces | None) -> OpenPart:
-    """Create or take up a partial blob (blocking). Whatever is taken up is read and verified.
+    """Create or take up a partial blob (blocking); pieces with other digests than announced are dropped.
 
     Raises:
         BlobBusy: another process fills it.
@@ -80,7 +80,7 @@ def open_part(folders: Folders, store: str, content_id: str, size: int, pieces: 
                 os.ftruncate(filled, 0)
                 write_all(filled, new_map(content_id, size), 0)
                 return OpenPart(part, filled, [None] * piece_count(size))
-            return OpenPart(part, filled, _verify(part, filled, known, pieces))
+            return OpenPart(part, filled, _still_wanted(filled, known, pieces))
         except BaseException:
             os.close(filled)
             raise
@@ -112,16 +112,13 @@ def _read_map(path: Path, content_id: str, size: int) -> FillMap | None:
     return known if (known.id, known.size) == (content_id, size) else None
 
 
-def _verify(part: int, filled: int, known: FillMap, pieces: Pieces | None) -> list[int | None]:
-    result: list[int | None] = []
+def _still_wanted(filled: int, known: FillMap, pieces: Pieces | None) -> list[int | None]:
+    wanted = list(known.crc32)
     for piece, value in enumerate(known.crc32):
-        good = value is not None and (pieces is None or pieces.crc32[piece] == value)
-        if good and _crc32_of(part, piece_range(piece, known.size)) != value:
-            good = False
-        if value is not None and not good:
+        if value is not None and pieces is not None and pieces.crc32[piece] != value:
             write_all(filled, entry_bytes(None), entry_at(piece))
-        result.append(value if good else None)
-    return result
+            wanted[piece] = None
+    return wanted
 
 
 def _crc32_of(descriptor: int, wanted: ByteRange) -> int:
@@ -170,7 +167,8 @@ class DiskPartial(PartialBlob):
         """
         self.id = content_id
         self.size = size
-        self.done: list[bool] = [value is not None for value in opened.crc32]
+        self.done: list[bool] = [False] * len(opened.crc32)
+        self.left: list[bool] = [value is not None for value in opened.crc32]
         self.crc32: list[int] = [value or 0 for value in opened.crc32]
         self.space = space
         self.committed = False
@@ -184,6 +182,19 @@ class DiskPartial(PartialBlob):
         self._told = False
         self._running: set[asyncio.Future[Any]] = set()
 
+    async def recover(self, piece: int) -> bool:
+        if self.left[piece]:
+            doing = f"verifying piece {piece} of blob {self.id}"
+            self.done[piece] = await self._run(doing, lambda: self._is_intact(piece))
+            self.left[piece] = False
+        return self.done[piece]
+
+    def _is_intact(self, piece: int) -> bool:
+        if _crc32_of(self._opened.part, piece_range(piece, self.size)) == self.crc32[piece]:
+            return True
+        write_all(self._opened.map, entry_bytes(None), entry_at(piece))
+        return False
+
     async def write(self, piece: int, data: bytes | bytearray | memoryview, crc32: int) -> None:
         place = piece_range(piece, self.size)
         if len(data) != len(place):
@@ -194,6 +205,7 @@ class DiskPartial(PartialBlob):
             )
         await self._run(f"writing piece {piece} of blob {self.id}", lambda: self._write(piece, data, crc32))
         self.crc32[piece] = crc32
+        self.left[piece] = False
         self.done[piece] = True
 
     def _write(self, piece: int, data: bytes | bytearray | memoryview, crc32: int) -> None:

@@ -233,7 +233,11 @@ class StoreSuite(ABC):
         async with self.open() as store:
             assert store.usage().used_bytes == len(TWO_PIECES)
             partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            assert list(partial.left) == [True, False]
+            assert await partial.recover(0)
+            assert not await partial.recover(1)
             assert list(partial.done) == [True, False]
+            assert await read_all(partial, ByteRange(0, PIECE_BYTES)) == TWO_PIECES[:PIECE_BYTES]
             assert partial.crc32[0] == digests(TWO_PIECES).crc32[0]
             assert store.usage().used_bytes == len(TWO_PIECES)
             await write(partial, TWO_PIECES, range(1, 2))
@@ -246,13 +250,14 @@ class StoreSuite(ABC):
         async with self.open() as store:
             for expected in (False, True):
                 partial = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
-                assert list(partial.done) == [expected]
+                assert list(partial.left) == [expected]
                 await write(partial, b"abc")
+                assert (list(partial.done), list(partial.left)) == ([True], [False])
                 await partial.close()
             assert store.usage().used_bytes == 3
 
     async def test_damage_at_rest_is_not_resumed(self) -> None:
-        """A piece that changed while nobody filled it is not done when the fill is taken up."""
+        """A piece that changed while nobody filled it is missing when the fill is taken up, and stays so."""
         async with self.open() as store:
             partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
             await write(partial, TWO_PIECES)
@@ -260,7 +265,12 @@ class StoreSuite(ABC):
         self.damage_partial(content(TWO_PIECES), 7)
         async with self.open() as store:
             partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            assert list(partial.left) == [True, True]
+            assert [await partial.recover(piece) for piece in (0, 1)] == [False, True]
             assert list(partial.done) == [False, True]
+            await partial.close()
+            partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            assert list(partial.left) == [False, True]
             await partial.close()
 
     async def test_other_digests_are_not_resumed(self) -> None:
@@ -270,7 +280,7 @@ class StoreSuite(ABC):
             await write(partial, b"abc")
             await partial.close()
             partial = await store.begin_fill("a" * 64, 3, digests(b"xyz"))
-            assert list(partial.done) == [False]
+            assert list(partial.left) == [False]
             await partial.close()
 
     async def test_another_size_is_not_resumed(self) -> None:
@@ -280,7 +290,7 @@ class StoreSuite(ABC):
             await write(partial, b"abc")
             await partial.close()
             partial = await store.begin_fill("a" * 64, 4, None)
-            assert list(partial.done) == [False]
+            assert list(partial.left) == [False]
             assert store.usage().used_bytes == 4
             await partial.close()
 
@@ -304,7 +314,7 @@ class StoreSuite(ABC):
             await partial.discard()
             assert await read_all(partial) == b"abc"
             again = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
-            assert list(again.done) == [False]
+            assert list(again.left) == [False]
             await partial.close()
             await again.close()
             assert store.usage().used_bytes == 3
