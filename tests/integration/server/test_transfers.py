@@ -207,13 +207,21 @@ class Sender:
         self._idle_seconds = idle_seconds
         self.errors: list[Exception] = []
         self.bodies: list[MadeBody] = []
+        self._writer: BodyWriter | None = None
+        self._sent_before = 0
+
+    def stands_still(self) -> bool:
+        """Tell whether something was sent, and nothing more since the last look."""
+        sent = 0 if self._writer is None else self._writer.sent
+        before, self._sent_before = self._sent_before, sent
+        return 0 < sent == before
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         body = self._make()
         self.bodies.append(body)
         response = web.StreamResponse(headers={"Content-Length": str(body.length)})
         await response.prepare(request)
-        writer = BodyWriter(request, self._idle_seconds)
+        self._writer = writer = BodyWriter(request, self._idle_seconds)
         connection = request.protocol
         assert isinstance(connection, Connection)
         try:
@@ -244,12 +252,13 @@ def sockets() -> Iterator[Path]:
 
 
 def test_slices_and_chunks_keep_their_order(loop_factory: LoopFactory, sockets: Path) -> None:
-    """Chunks through the transport and slices beside it arrive in order, however they alternate."""
-    data = os.urandom(3_000_000)
+    """Chunks through the transport and slices beside it arrive in order, also while the socket is full."""
+    data = os.urandom(6_000_000)
     file = sockets / "data"
     file.write_bytes(data)
     descriptor = os.open(file, os.O_RDONLY)
-    cuts = [0, 10, 70_000, 70_001, 1_500_000, 2_900_000, len(data)]
+    # Small enough that the transport holds a chunk back without making its writer wait.
+    cuts = [*range(0, len(data), 10_007), len(data)]
 
     def make() -> MadeBody:
         parts: list[FileSlice | bytes | Exception] = []
@@ -259,12 +268,15 @@ def test_slices_and_chunks_keep_their_order(loop_factory: LoopFactory, sockets: 
         return MadeBody(parts, len(data))
 
     try:
-        with running(Sender(make), sockets, loop_factory) as server:
+        sender = Sender(make)
+        with running(sender, sockets, loop_factory) as server:
             for place in (server.port, server.unix):
                 with connected(place, SMALL_BUFFER) as wire:
-                    for _ in range(2):
-                        wire.request("GET", "/")
-                        assert wire.answer().body == data
+                    wire.request("GET", "/")
+                    wait_until("the socket to be full", sender.stands_still)
+                    assert wire.answer().body == data
+                    wire.request("GET", "/")
+                    assert wire.answer().body == data
     finally:
         os.close(descriptor)
 
