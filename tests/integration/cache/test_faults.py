@@ -96,6 +96,37 @@ async def test_a_restart_resumes(bench: Bench) -> None:
     assert bench.origin.given[KEY] == len(MODEL_BYTES)
 
 
+async def test_damage_at_rest_is_not_resumed(bench: Bench) -> None:
+    """A piece of a partial fill that changed while no process ran is fetched again, and only it."""
+    manifest = await bench.tree.publish("7", FILES)
+    async with bench.cache() as cache:
+        await read(cache, FILE, ByteRange(0, 2 * PIECE_BYTES))
+    part = bench.store_root / "fills" / f"{manifest.files[0].id}.part"
+    with part.open("r+b") as file:
+        file.seek(PIECE_BYTES + 9)
+        file.write(bytes([MODEL_BYTES[PIECE_BYTES + 9] ^ 1]))
+    async with bench.cache() as cache:
+        assert (await read(cache, FILE))[0] == MODEL_BYTES
+    assert bench.origin.given[KEY] == len(MODEL_BYTES) + PIECE_BYTES
+
+
+async def test_a_commit_that_fails(bench: Bench) -> None:
+    """When the commit fails the readers have had their bytes, nothing is visible, and the next is served."""
+    manifest = await bench.tree.publish("7", FILES)
+    content_id = manifest.files[0].id
+    in_the_way = bench.blob(content_id).parent
+    bench.origin.before_chunk = lambda key, offset: in_the_way.touch()
+    async with bench.cache() as cache:
+        assert await read(cache, FILE) == (MODEL_BYTES, BodySource.FILL)
+        await eventually(lambda: bench.events.outcomes)
+        assert bench.events.outcomes == ["store"]
+        assert cache.usage().used_bytes == 0
+        assert not list(bench.store_root.glob("fills/*"))
+        in_the_way.unlink()
+        bench.origin.before_chunk = None
+        assert await read(cache, FILE) == (MODEL_BYTES, BodySource.FILL)
+
+
 async def test_an_object_replaced_mid_fill(bench: Bench) -> None:
     """No reader gets bytes of two objects: the fill ends with an error that says so, and leaves nothing."""
     await bench.tree.publish("7", FILES)

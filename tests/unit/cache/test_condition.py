@@ -1,0 +1,52 @@
+"""What does not work, and who is told."""
+
+from __future__ import annotations
+
+from hotstart_proxy.cache.condition import Condition
+from hotstart_proxy.core.observer import NullObserver
+from hotstart_proxy.origins.base import OriginUnreachable
+from hotstart_proxy.stores.base import BlobBusy, NoSpaceNow, StoreError
+
+AWAY = OriginUnreachable("s3://bucket/", "listing org/", "connection refused")
+
+
+class Told(NullObserver):
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, ...]] = []
+
+    def degraded(self, reasons: tuple[str, ...]) -> None:
+        self.changes.append(reasons)
+
+
+def test_the_observer_is_told_of_changes_only() -> None:
+    """The same failure twice is one change, and so is the recovery."""
+    told = Told()
+    condition = Condition(told)
+    condition.origin_answered()
+    condition.origin_failed(AWAY)
+    condition.origin_failed(AWAY)
+    condition.origin_answered()
+    condition.origin_answered()
+    reason = "the origin is away: s3://bucket/: listing org/: connection refused"
+    assert told.changes == [(reason,), ()]
+
+
+def test_origin_and_store_are_apart() -> None:
+    """What is wrong with the one does not hide the other, and a commit clears the store's part."""
+    condition = Condition(NullObserver())
+    condition.origin_failed(AWAY)
+    condition.store_failed(StoreError("disk:/s", "writing", "Input/output error"))
+    condition.store_failed(NoSpaceNow("disk:/s", "reserving", "9 of 10 bytes are in use"))
+    assert len(condition.degraded) == 3
+    assert condition.origin_away
+    assert condition.store_failing
+    condition.store_worked()
+    assert len(condition.degraded) == 1
+    assert not condition.store_failing
+
+
+def test_a_busy_blob_is_no_failure() -> None:
+    """That a neighbour fills a blob on the same store is as it should be."""
+    condition = Condition(NullObserver())
+    condition.store_failed(BlobBusy("disk:/s", "filling", "another process is filling it"))
+    assert condition.degraded == ()
