@@ -36,6 +36,7 @@ class _State:
         checked_at: when the origin was last asked, whatever came of it.
         failed: what the origin said instead of an answer, at that time.
         loaded: the store has been asked.
+        overdue: somebody has waited in vain for the refresh that is under way.
     """
 
     index: Index | None = None
@@ -43,6 +44,7 @@ class _State:
     checked_at: float = float("-inf")
     failed: HotstartError | None = None
     loaded: bool = False
+    overdue: bool = False
 
 
 class Indexes:
@@ -101,10 +103,13 @@ class Indexes:
             refresh = self._refreshes.task(model, lambda: self._refresh(model, state))
             if state.index is None:
                 await self._load(model, state)
-            patience = 0.0 if state.failed is not None else _STALE_AFTER_SECONDS
+            hopeless = state.overdue or state.failed is not None
+            patience = 0.0 if hopeless else _STALE_AFTER_SECONDS
             await asyncio.wait([refresh], timeout=None if state.index is None else patience)
             if refresh.done():
                 await landed(refresh)
+            else:
+                state.overdue = True
         if state.index is not None:
             return state.index
         if state.failed is not None:
@@ -178,6 +183,7 @@ class Indexes:
             return
         finally:
             state.checked_at = self._now()
+            state.overdue = False
         self._condition.origin_answered()
         before = state.index
         state.failed = None

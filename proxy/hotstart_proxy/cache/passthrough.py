@@ -50,6 +50,7 @@ class PassThrough:
         self._shared: dict[tuple[str, ByteRange], _SharedRead] = {}
         self._all: set[_SharedRead] = set()
         self._windows = _Windows()
+        self._closed = False
 
     async def stream(
         self, model: str, representation: Representation, wanted: ByteRange
@@ -57,11 +58,13 @@ class PassThrough:
         """Yield the wanted bytes in order, as they come.
 
         Raises (while iterating):
-            OriginError
+            OriginError, CacheClosed
             IntegrityError: a piece is damaged, of which the last bytes were not yielded.
         """
         if not len(wanted):
             return
+        if self._closed:
+            raise CacheClosed
         key = (representation.id, wanted)
         shared = self._shared.get(key)
         if shared is None or not shared.joinable:
@@ -108,7 +111,8 @@ class PassThrough:
             raise
 
     async def close(self) -> None:
-        """End all shared reads; whoever reads them gets CacheClosed."""
+        """End all shared reads; whoever reads them, or comes later, gets CacheClosed."""
+        self._closed = True
         for shared in list(self._all):
             await shared.close()
 

@@ -72,7 +72,7 @@ def open_part(folders: Folders, store: str, content_id: str, size: int, pieces: 
         if known is None:
             os.ftruncate(part, 0)
         if size:
-            os.posix_fallocate(part, 0, size)
+            _reserve(part, size)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         filled = os.open(folders.map(content_id), flags, _PART_MODE)
         try:
@@ -89,6 +89,14 @@ def open_part(folders: Folders, store: str, content_id: str, size: int, pieces: 
         folders.map(content_id).unlink(missing_ok=True)
         os.close(part)
         raise
+
+
+def _reserve(part: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(part, 0, size)
+    else:
+        # macOS, for development: a full disk is met at a write instead.
+        os.ftruncate(part, size)
 
 
 def _open_locked(path: Path, store: str, content_id: str) -> int:

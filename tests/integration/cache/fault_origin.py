@@ -23,6 +23,7 @@ class FaultOrigin(Origin):
         given: bytes of every object that were given out, by key.
         gets, reads: how often objects were streamed and documents read, by key.
         away: every call fails.
+        silent: reads of documents wait for this event, if it is set to one.
         holds: bytes of these ranges of an object wait for the event.
         cuts: a read of the object fails once it has come to this offset; each entry works once.
         damages: the byte at this offset of the object is wrong, for as many reads of it.
@@ -36,6 +37,7 @@ class FaultOrigin(Origin):
         self.gets: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
         self.away = False
+        self.silent: asyncio.Event | None = None
         self.holds: list[tuple[str, ByteRange, asyncio.Event]] = []
         self.cuts: list[tuple[str, int]] = []
         self.damages: dict[tuple[str, int], int] = {}
@@ -61,6 +63,8 @@ class FaultOrigin(Origin):
     async def read(self, key: str, known_etag: str | None = None) -> ObjectBytes | None:
         self._check(f"reading {key}")
         self.reads[key] += 1
+        if self.silent is not None:
+            await self.silent.wait()
         return await self._inner.read(key, known_etag)
 
     def get(self, item: OriginObject, wanted: ByteRange) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

@@ -11,6 +11,7 @@ from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.origins.base import OriginUnreachable
 from tests.integration.cache.conftest import Bench
 from tests.integration.cache.reading import eventually, read, resolve
+from tests.support.deadlines import DEADLINE_SECONDS
 
 FILES = {"model.safetensors": b"weights"}
 INDEX_KEY = "org/bert/.hotstart/index.json"
@@ -76,6 +77,22 @@ async def test_warm_versions_are_served_while_the_origin_is_away(bench: Bench) -
         bench.pass_seconds(3600)
         await cache.index("org/bert")
         await eventually(lambda: cache.state().degraded == ())
+
+
+async def test_a_silent_origin_holds_nobody_up(bench: Bench) -> None:
+    """While the origin hangs, one reader waits a little and all get what is known; then the news are seen."""
+    await bench.tree.publish("7", FILES)
+    async with bench.cache() as cache:
+        await resolve(cache, "org/bert@7")
+        await bench.tree.publish("8", FILES)
+        bench.pass_seconds(3600)
+        bench.origin.silent = asyncio.Event()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            for _ in range(100):
+                assert (await resolve(cache, "org/bert")).manifest.version == "7"
+        bench.origin.silent.set()
+        await eventually(lambda: cache.kept_versions("org/bert") == ("7", "8"))
+        assert (await resolve(cache, "org/bert")).manifest.version == "8"
 
 
 async def test_cannot_is_never_missing(bench: Bench) -> None:

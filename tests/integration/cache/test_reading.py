@@ -129,6 +129,21 @@ def _is_open(descriptor: str) -> bool:
     return os.path.lexists(f"/proc/self/fd/{descriptor}")
 
 
+async def test_idle_fills_are_let_go(bench: Bench) -> None:
+    """Of many files of which a little was read only some stay open, and all can be read on."""
+    files = {f"file-{number:02}": some_bytes(PIECE_BYTES + 10, seed=number) for number in range(20)}
+    await bench.tree.publish("7", files)
+    start, rest = ByteRange(0, 10), ByteRange(PIECE_BYTES, PIECE_BYTES + 10)
+    async with bench.cache() as cache:
+        for path, data in files.items():
+            assert (await read(cache, f"org/bert@7/{path}", start))[0] == data[:10]
+        assert bench.events.outcomes == ["closed"] * 3
+        for path, data in files.items():
+            assert (await read(cache, f"org/bert@7/{path}", rest))[0] == data[-10:]
+            assert (await read(cache, f"org/bert@7/{path}", start))[0] == data[:10]
+    assert set(bench.origin.given.values()) == {PIECE_BYTES + 10}
+
+
 async def test_what_does_not_exist(bench: Bench) -> None:
     """A missing model, version and file each say what there is instead."""
     await bench.tree.publish("7", FILES)
