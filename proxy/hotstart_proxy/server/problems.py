@@ -162,7 +162,8 @@ def _timed_out(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, TimeoutError):
             return True
-        cause = cause.__cause__
+        # Libraries often raise their own error while handling the time-out, without saying from what.
+        cause = cause.__cause__ or cause.__context__
     return False
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +62,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 @pytest.fixture
 def own_origin(published: Published, tmp_path: Path) -> Published:
-    """A copy of the origin that a test may damage or move."""
-    shutil.copytree(published.root, tmp_path / "origin")
-    return Published(tmp_path / "origin", published.folders)
+    """Version 7 in an origin that a test may damage."""
+    root = tmp_path / "origin"
+    root.mkdir()
+    folders = {"7": published.folders["7"]}
+    asyncio.run(_publish(root, folders))
+    return Published(root, folders)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,10 @@ def test_a_time_out_anywhere_in_the_causes_is_504() -> None:
     error.__cause__ = ConnectionError("x")
     error.__cause__.__cause__ = TimeoutError()
     assert (problem_of(error).status, problem_of(error).code) == (504, "origin-timed-out")
+    other = OriginUnreachable(*ORIGIN)
+    other.__cause__ = ConnectionError("x")
+    other.__cause__.__context__ = TimeoutError()
+    assert problem_of(other).status == 504
 
 
 def test_documents() -> None:
