@@ -162,7 +162,7 @@ async def test_a_replaced_adopted_file_becomes_another(bench: Bench) -> None:
         assert (await read(cache, FILE))[0] == MODEL_BYTES
         await eventually(lambda: bench.events.outcomes)
         first = await resolve(cache, "org/bert@7")
-        assert list(bench.store_root.glob("models/org/bert/pieces/*.json"))
+        await eventually(lambda: list(bench.store_root.glob("models/org/bert/pieces/*.json")))
         other = some_bytes(len(MODEL_BYTES), seed=2)
         path.unlink()
         path.write_bytes(other)
