@@ -157,6 +157,7 @@ class Service:
             else:
                 # An idle one is ended now: what a client sent on it would never be read.
                 connection.force_close()
+        log_event(_log, logging.INFO, "draining", {"transfers": len(self._busy())})
         deadline = asyncio.get_running_loop().time() + self._settings.grace_period
         while (left := self._busy()) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             # Polled: a connection stops being busy in more ways than there are places to say so.

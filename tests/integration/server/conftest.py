@@ -70,6 +70,12 @@ def own_origin(published: Published, tmp_path: Path) -> Published:
     return Published(root, folders)
 
 
+@pytest.fixture
+def store(processes: Processes) -> Path:
+    """A store beside the sockets, whose path is short enough for its admin socket."""
+    return processes._sockets / "store"
+
+
 @pytest.fixture(scope="session")
 def proxy(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """A proxy that tests only read from."""

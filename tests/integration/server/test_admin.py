@@ -17,12 +17,6 @@ from tests.support.processes import Processes, Proxy
 WEIGHTS = "/v1/models/org/bert@7/model.safetensors"
 
 
-@pytest.fixture
-def store(processes: Processes) -> Path:
-    """A store whose path is short enough for its admin socket."""
-    return processes._sockets / "store"
-
-
 def test_warm_evict_and_collect(processes: Processes, published: Published, store: Path) -> None:
     """Warming fills what --keep names, evicting frees it, and neither is on the data listeners."""
     proxy = processes.serve(published.url, store, "--keep", "identity", "--keep", "zst")

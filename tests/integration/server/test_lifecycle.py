@@ -30,12 +30,6 @@ def admin_socket(proxy: Proxy) -> Path:
     return proxy.store / "admin.sock"
 
 
-@pytest.fixture
-def store(processes: Processes) -> Path:
-    """A store whose path is short enough for its admin socket."""
-    return processes._sockets / "store"
-
-
 def test_one_line_says_where_it_listens(processes: Processes, published: Published, store: Path) -> None:
     """With port 0 the line has the real port; IPv4, IPv6 and a Unix socket serve side by side."""
     unix = store.parent / "data.sock"

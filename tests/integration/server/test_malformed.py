@@ -86,6 +86,29 @@ def test_a_body_that_nobody_reads_ends_the_connection(proxy: Proxy) -> None:
             assert wire.answer().json() == {"models": ["org/bert"]}
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AA\r\n",
+        "Expect: 100-continue\r\n",
+    ],
+    ids=["upgrade", "expect"],
+)
+def test_what_is_offered_and_not_wanted(proxy: Proxy, headers: str) -> None:
+    """An offer to speak otherwise is passed over, and the connection goes on."""
+    with connected(proxy.port) as wire:
+        for _ in range(2):
+            wire.send(f"{HEAD}Host: x\r\n{headers}\r\n")
+            assert wire.answer().json() == {"status": "live"}
+
+
+def test_connect(proxy: Proxy) -> None:
+    """This is no proxy of that kind."""
+    with connected(proxy.port) as wire:
+        wire.send("CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n")
+        assert wire.answer().status == 404
+
+
 def test_the_proxy_goes_on(proxy: Proxy) -> None:
     """After all that, and after connections that said nothing or half a request, it serves."""
     with connected(proxy.port), connected(proxy.port) as half:
