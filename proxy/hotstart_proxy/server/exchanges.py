@@ -159,10 +159,10 @@ class Exchange:
                 self.sent_bytes = writer.sent
                 writer.close()
             try:
-                if first is not None and not first.done():
+                if first is not None:
                     # A body is closed only when nobody waits for its bytes any more.
                     first.cancel()
-                    await asyncio.wait({first})
+                    await asyncio.gather(first, return_exceptions=True)
             finally:
                 # Also where the connection's end cancels this very cleaning up.
                 await body.close()
