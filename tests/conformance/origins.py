@@ -56,6 +56,9 @@ async def read_range(origin: Origin, item: OriginObject, start: int, stop: int) 
 class OriginConformance:
     """Subclasses give the fixtures ``origin`` (entered, empty) and ``bystander``."""
 
+    # Whether the condition on a large upload is decided atomically.
+    decides_large_races = True
+
     async def test_an_absent_object_reads_as_none(self, origin: Origin) -> None:
         """Absence is None, not an error and not an empty object."""
         assert await origin.read("org/bert/.hotstart/index.json") is None
@@ -433,7 +436,7 @@ class OriginConformance:
         assert bystander.leftovers() == before
 
     async def test_one_of_four_uploaders_wins(self, origin: Origin, tmp_path: Path) -> None:
-        """In a race of uploads in parts one wins, and its bytes stand."""
+        """After a race of uploads in parts, the bytes of one that was told it won stand, whole."""
         contents = [noise(17 * MIB, seed) for seed in range(4)]
         for n, data in enumerate(contents):
             (tmp_path / str(n)).write_bytes(data)
@@ -445,10 +448,13 @@ class OriginConformance:
             return_exceptions=True,
         )
         winners = [n for n, result in enumerate(results) if isinstance(result, ObjectInfo)]
-        assert len(winners) == 1, results
-        info = results[winners[0]]
-        assert isinstance(info, ObjectInfo)
-        assert await read_range(origin, item_of(info), 0, 17 * MIB) == contents[winners[0]]
+        assert winners, results
+        if self.decides_large_races:
+            assert len(winners) == 1, results
+        standing = await origin.head("a/weights")
+        assert standing is not None
+        read = await read_range(origin, item_of(standing), 0, 17 * MIB)
+        assert read in [contents[n] for n in winners]
 
     async def test_a_cancelled_upload_leaves_nothing(
         self, origin: Origin, bystander: Bystander, tmp_path: Path

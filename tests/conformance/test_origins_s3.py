@@ -74,6 +74,9 @@ async def origin(bystander: Bucket) -> AsyncIterator[Origin]:
 class TestS3Origin(OriginConformance):
     """The common promises."""
 
+    # SeaweedFS checks the condition when the parts are put together, but now and then lets in a second one.
+    decides_large_races = False
+
 
 def fetch(url: str, headers: dict[str, str] | None = None) -> bytes:
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=20) as answer:
@@ -288,6 +291,20 @@ async def test_a_stalled_get_is_taken_up_again(relay: Relay, relayed: Origin, by
     helper = asyncio.create_task(asyncio.to_thread(let_go))
     assert await read_range(relayed, item_of(info), 0, len(data)) == data
     await helper
+
+
+async def test_a_server_that_hangs_is_unreachable(relay: Relay, relayed: Origin) -> None:
+    """A server that takes requests and never answers is given up by every call."""
+    await relayed.put("a/b", b"1")
+    relay.answers.hold_after(0)
+    for call in (
+        relayed.read("a/b"),
+        relayed.list("", recursive=True),
+        relayed.put("a/b", b"1"),
+        read_range(relayed, OriginObject("a/b", '"x"'), 0, 1),
+    ):
+        with pytest.raises(OriginUnreachable):
+            await call
 
 
 async def test_a_server_that_dies_is_unreachable(relay: Relay, relayed: Origin, bystander: Bucket) -> None:

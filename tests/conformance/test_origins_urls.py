@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from hotstart.wire.manifest import OriginObject
-from hotstart_proxy.origins.base import OriginIdentity
+from hotstart_proxy.origins.base import OriginError, OriginIdentity
 from hotstart_proxy.origins.s3 import S3Origin, S3Settings
 from hotstart_proxy.origins.urls import InvalidOriginUrl, open_origin, settings_from
 
@@ -101,6 +101,14 @@ def test_what_is_given_goes_before_the_environment() -> None:
     found = settings_from(environ, S3Settings(endpoint="http://given", region="us-west-2", addressing="path"))
     assert (found.endpoint, found.region, found.addressing) == ("http://given", "us-west-2", "path")
     assert settings_from({"AWS_ENDPOINT_URL": ""}) == S3Settings()
+
+
+async def test_a_wrong_profile_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with AWS's own configuration is told as an origin's error, with its words."""
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    with pytest.raises(OriginError, match="no-such-profile"):
+        async with open_origin("s3://bucket/p", os.environ):
+            pass
 
 
 @pytest.mark.parametrize(

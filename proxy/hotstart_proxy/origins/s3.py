@@ -38,6 +38,9 @@ from .s3_uploads import FileUpload
 __all__ = ["S3Origin", "S3Settings"]
 
 DEFAULT_REGION = "us-east-1"
+# An index is polled every few seconds, and an old one is served while the origin hangs: find that out soon.
+DOCUMENT_ATTEMPTS = 3
+DOCUMENT_SECONDS = 5.0
 # What a parser of ours takes at most; a larger object under a document's key is none of ours.
 MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
 # The longest life that SigV4 gives a URL.
@@ -84,8 +87,11 @@ class S3Origin(Origin):
         self._prefix = prefix
         self._settings = settings or S3Settings()
         self._session = AioSession()
-        region = self._settings.region or self._session.get_config_variable("region") or DEFAULT_REGION
-        self._region = str(region)
+        region = self._settings.region
+        if region is None:
+            with translated(self.url, "reading the AWS configuration"):
+                region = self._session.get_config_variable("region")
+        self._region = str(region or DEFAULT_REGION)
         endpoint = self._settings.endpoint or f"https://s3.{self._region}.amazonaws.com"
         self.identity = OriginIdentity(endpoint.rstrip("/"), bucket, prefix)
         self._stack = AsyncExitStack()
@@ -144,7 +150,7 @@ class S3Origin(Origin):
             except NoBucket:
                 raise
             except OriginUnreachable:
-                if attempt == ATTEMPTS:
+                if attempt == DOCUMENT_ATTEMPTS:
                     raise
             await backoff(attempt)
             attempt += 1
@@ -154,7 +160,8 @@ class S3Origin(Origin):
         condition = {} if known_etag is None else {"IfNoneMatch": known_etag}
         with translated(self.url, doing):
             try:
-                answer = await self._data.get_object(**self._target(key), **condition)
+                async with asyncio.timeout(min(DOCUMENT_SECONDS, self._settings.stall_seconds)):
+                    answer = await self._data.get_object(**self._target(key), **condition)
             except ClientError as error:
                 if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
                     return None
@@ -253,9 +260,11 @@ class S3Origin(Origin):
         doing = f"writing {key}"
         with translated(self.url, doing):
             try:
-                answer: dict[str, Any] = await self._control.put_object(
-                    **self._target(key), Body=data, **condition, **attributes
-                )
+                # The client's own time-out does not count while it waits for leave to send the body.
+                async with asyncio.timeout(self._settings.stall_seconds * 4):
+                    answer: dict[str, Any] = await self._control.put_object(
+                        **self._target(key), Body=data, **condition, **attributes
+                    )
             except ClientError as error:
                 status = status_of(error)
                 if "IfMatch" in condition and status in (404, 409, 412) and code_of(error) != "NoSuchBucket":

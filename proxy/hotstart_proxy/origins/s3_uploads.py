@@ -126,8 +126,8 @@ class FileUpload:
         try:
             etags = await self._send_all(descriptor, part_ranges(size), upload)
             parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
-            # SeaweedFS and AWS keep to the condition here too. Where a server does not, two publishers of one
-            # version still do not meet here: the claim (begin.json) has decided between them before.
+            # AWS keeps to the condition here too; SeaweedFS lets in a second winner in a close race. Two
+            # publishers of one version never meet here: the claim (begin.json) has decided between them.
             return await self._create(
                 self.client.complete_multipart_upload, UploadId=upload, MultipartUpload={"Parts": parts}
             )
