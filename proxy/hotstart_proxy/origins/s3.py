@@ -260,7 +260,7 @@ class S3Origin(Origin):
         doing = f"writing {key}"
         with translated(self.url, doing):
             try:
-                # The client's own time-out does not count while it waits for leave to send the body.
+                # Seen with a server that never answers: this call outlasts the client's own time-outs.
                 async with asyncio.timeout(self._settings.stall_seconds * 4):
                     answer: dict[str, Any] = await self._control.put_object(
                         **self._target(key), Body=data, **condition, **attributes
