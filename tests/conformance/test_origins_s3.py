@@ -293,14 +293,16 @@ async def test_a_stalled_get_is_taken_up_again(relay: Relay, relayed: Origin, by
     await helper
 
 
-async def test_a_server_that_hangs_is_unreachable(relay: Relay, relayed: Origin) -> None:
+async def test_a_server_that_hangs_is_unreachable(relay: Relay, relayed: Origin, tmp_path: Path) -> None:
     """A server that takes requests and never answers is given up by every call."""
     await relayed.put("a/b", b"1")
+    (tmp_path / "source").write_bytes(b"1")
     relay.answers.hold_after(0)
     for call in (
         relayed.read("a/b"),
         relayed.list("", recursive=True),
         relayed.put("a/b", b"1"),
+        relayed.upload("a/c", tmp_path / "source", metadata={}, media_type="text/plain"),
         read_range(relayed, OriginObject("a/b", '"x"'), 0, 1),
     ):
         with pytest.raises(OriginUnreachable):

@@ -33,7 +33,7 @@ from .base import (
 from .probe import prove_conditions
 from .s3_errors import NoBucket, code_of, status_of, translated
 from .s3_reading import ATTEMPTS, RangeReader, backoff
-from .s3_uploads import FileUpload
+from .s3_uploads import FileUpload, write_seconds
 
 __all__ = ["S3Origin", "S3Settings"]
 
@@ -261,7 +261,7 @@ class S3Origin(Origin):
         with translated(self.url, doing):
             try:
                 # Seen with a server that never answers: this call outlasts the client's own time-outs.
-                async with asyncio.timeout(self._settings.stall_seconds * 4):
+                async with asyncio.timeout(write_seconds(len(data), self._settings.stall_seconds)):
                     answer: dict[str, Any] = await self._control.put_object(
                         **self._target(key), Body=data, **condition, **attributes
                     )
@@ -300,7 +300,13 @@ class S3Origin(Origin):
     ) -> ObjectInfo:
         attributes = {"Metadata": dict(metadata), "ContentType": media_type}
         upload = FileUpload(
-            self._control, self.url, self._target(key), source, attributes, progress or (lambda count: None)
+            self._control,
+            self.url,
+            self._target(key),
+            source,
+            attributes,
+            self._settings.stall_seconds,
+            progress or (lambda count: None),
         )
         answer, size = await upload.send()
         return self._info(key, size, answer, attributes)

@@ -17,7 +17,7 @@ from .base import AlreadyExists, OriginError, OriginUnreachable
 from .s3_errors import status_of, translated
 from .threads import finish, in_thread
 
-__all__ = ["FileUpload", "part_ranges"]
+__all__ = ["FileUpload", "part_ranges", "write_seconds"]
 
 # S3's own advice is parts of 8 to 16 MiB; up to two of these one request is no slower.
 PART_BYTES = 8 * 1024 * 1024
@@ -27,6 +27,10 @@ MAX_PARTS = 9_000
 # Of 8 MiB each, held in memory at once.
 PARALLEL_PARTS = 4
 ABORT_SECONDS = 20.0
+# A line slower than this, divided by the parallel parts, is taken for one that hangs.
+SLOWEST_BYTES_PER_SECOND = 16 * 1024
+# Seen with a server that never answers: a call that writes outlasts the client's own time-outs.
+STALLS_PER_WRITE = 4
 
 
 def part_ranges(size: int) -> list[ByteRange]:
@@ -35,6 +39,11 @@ def part_ranges(size: int) -> list[ByteRange]:
     while size > part_bytes * MAX_PARTS:
         part_bytes *= 2
     return split(ByteRange(0, size), part_bytes)
+
+
+def write_seconds(size: int, stall_seconds: float) -> float:
+    """Return how long a request that carries size bytes may take, its repetitions included."""
+    return STALLS_PER_WRITE * stall_seconds + size / SLOWEST_BYTES_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class FileUpload:
         target: Bucket and Key.
         source: the file; it must not change meanwhile.
         attributes: Metadata and ContentType.
+        stall_seconds: how long to wait for an answer.
         progress: told how many more bytes have arrived.
     """
 
@@ -55,6 +65,7 @@ class FileUpload:
     target: Mapping[str, str]
     source: Path
     attributes: Mapping[str, object]
+    stall_seconds: float
     progress: Callable[[int], None]
 
     async def send(self) -> tuple[dict[str, Any], int]:
@@ -101,7 +112,9 @@ class FileUpload:
 
     async def _send_whole(self, descriptor: int, size: int) -> dict[str, Any]:
         data = await in_thread(self._read, descriptor, ByteRange(0, size))
-        answer = await self._create(self.client.put_object, Body=data, **self.attributes)
+        with translated(self.origin, self._doing):
+            async with asyncio.timeout(write_seconds(size, self.stall_seconds)):
+                answer = await self._create(self.client.put_object, Body=data, **self.attributes)
         self.progress(size)
         return answer
 
@@ -160,9 +173,10 @@ class FileUpload:
         for number, wanted in left:
             data = await in_thread(self._read, descriptor, wanted)
             with translated(self.origin, f"{self._doing}, part {number}"):
-                answer = await self.client.upload_part(
-                    **self.target, UploadId=upload, PartNumber=number, Body=data
-                )
+                async with asyncio.timeout(write_seconds(len(data), self.stall_seconds)):
+                    answer = await self.client.upload_part(
+                        **self.target, UploadId=upload, PartNumber=number, Body=data
+                    )
             etags[number] = str(answer["ETag"])
             self.progress(len(data))
 
