@@ -212,8 +212,7 @@ def _origin(settings: Settings) -> Origin:
         addressing=settings.origin_addressing,
     )
     origin = open_origin(settings.origin, os.environ, s3)
-    # A directory that is not there counts as empty, which is right for a first publish. For a proxy it is a
-    # mistyped path or a volume that is not mounted, and every answer would be that nothing exists.
+    # A mistyped path or a volume that is not mounted: said at the start instead of with every answer.
     if isinstance(origin, DirectoryOrigin) and not Path(origin.identity.bucket).is_dir():
         raise OriginError(origin.url, "opening the origin", "there is no such folder: create or mount it")
     return origin
