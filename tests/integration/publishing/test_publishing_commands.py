@@ -218,7 +218,10 @@ def test_signal_in_the_middle_of_an_upload(
 
     done = processes.run(*publish, environment=environment).check()
     summary = json.loads(done.stdout)
-    assert (summary["outcome"], summary["sent_objects"]) == ("resumed", 5 - there)
+    assert summary["outcome"] == "resumed"
+    # The killed one's last request may have been on its way whole, and arrive after we looked.
+    late = 1 if number == signal.SIGKILL else 0
+    assert 5 - there - late <= summary["sent_objects"] <= 5 - there
 
 
 def test_progress_on_a_terminal() -> None:
