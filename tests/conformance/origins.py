@@ -16,7 +16,14 @@ from hotstart.wire.index import Index, IndexEntry
 from hotstart.wire.layout import index_key
 from hotstart.wire.manifest import Manifest, OriginObject
 from hotstart.wire.ranges import ByteRange
-from hotstart_proxy.origins.base import AlreadyExists, ObjectChanged, ObjectInfo, Origin, OriginError
+from hotstart_proxy.origins.base import (
+    AlreadyExists,
+    ObjectChanged,
+    ObjectInfo,
+    Origin,
+    OriginError,
+    UploadCleared,
+)
 from hotstart_proxy.origins.catalog import catalog_of, perform
 
 MIB = 1024 * 1024
@@ -479,6 +486,34 @@ class OriginConformance:
             await task
         assert bystander.leftovers() == before
         assert await origin.read("a/weights") is None
+
+    async def test_an_upload_that_is_cleared_away_says_so(
+        self, origin: Origin, bystander: Bystander, tmp_path: Path
+    ) -> None:
+        """Clearing ends an upload under way, which says so and leaves nothing, and touches no other."""
+        await origin.put("a/other", b"1")
+        before = bystander.leftovers()
+        with (tmp_path / "source").open("wb") as source:
+            source.truncate(128 * MIB)
+        begun = asyncio.Event()
+        task = asyncio.create_task(
+            origin.upload(
+                "a/deep/weights",
+                tmp_path / "source",
+                metadata={},
+                media_type="text/plain",
+                progress=lambda count: begun.set(),
+            )
+        )
+        await begun.wait()
+        await origin.clear_uploads("b/")
+        assert bystander.leftovers() != before
+        await origin.clear_uploads("a/")
+        with pytest.raises(UploadCleared, match="cleared away"):
+            await task
+        assert bystander.leftovers() == before
+        await origin.clear_uploads("a/")
+        assert await origin.read("a/other") is not None
 
     async def test_an_upload_of_no_file_says_so(self, origin: Origin, tmp_path: Path) -> None:
         """A source that is not there is an error that names it, and leaves nothing."""

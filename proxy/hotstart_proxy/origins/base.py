@@ -27,6 +27,7 @@ __all__ = [
     "OriginUnfit",
     "OriginUnreachable",
     "PresignedUrl",
+    "UploadCleared",
 ]
 
 
@@ -60,6 +61,10 @@ class ObjectChanged(OriginError):
 
 class AlreadyExists(OriginError):
     """A create-only write met an object."""
+
+
+class UploadCleared(OriginError):
+    """An upload cannot end: somebody cleared away what it had sent (``Origin.clear_uploads``)."""
 
 
 class OriginUnfit(OriginError):
@@ -194,6 +199,14 @@ class Origin(ABC):
 
         Raises:
             AlreadyExists: there is one.
+            UploadCleared: somebody cleared it away, or its own end arrived though the answer did not.
+        """
+
+    @abstractmethod
+    async def clear_uploads(self, prefix: str) -> None:
+        """Remove what uploads under prefix that have not ended left there: parts, temporary files.
+
+        A killed process cannot do it itself. Uploads that still go on end with ``UploadCleared``.
         """
 
     @abstractmethod

@@ -35,6 +35,7 @@ from .base import (
     OriginIdentity,
     OriginUnreachable,
     PresignedUrl,
+    UploadCleared,
 )
 from .probe import prove_conditions
 from .threads import in_thread
@@ -309,6 +310,9 @@ class DirectoryOrigin(Origin):
             os.link(temporary.path, temporary.target, follow_symlinks=False)
         except FileExistsError as error:
             raise AlreadyExists(self.url, f"writing {key}", "there is such a file") from error
+        except FileNotFoundError as error:
+            reason = "its temporary file was cleared away meanwhile"
+            raise UploadCleared(self.url, f"writing {key}", reason) from error
         _sync_folder(temporary.target.parent)
         return _info(key, found)
 
@@ -337,6 +341,16 @@ class DirectoryOrigin(Origin):
                 await in_thread(temporary.discard)
         finally:
             os.close(file)
+
+    async def clear_uploads(self, prefix: str) -> None:
+        await self._call(f"clearing unfinished uploads below {prefix}", self._clear_uploads, prefix)
+
+    def _clear_uploads(self, prefix: str) -> None:
+        for folder, _, names in os.walk(self._inside(prefix.rstrip("/")), topdown=False):
+            for name in names:
+                if name.startswith(TEMPORARY_PREFIX):
+                    Path(folder, name).unlink(missing_ok=True)
+            self._remove_empty_folders(Path(folder))
 
     async def delete(self, key: str) -> None:
         await self._call(f"deleting {key}", self._delete, key)

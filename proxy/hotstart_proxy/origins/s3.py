@@ -31,7 +31,7 @@ from .base import (
     PresignedUrl,
 )
 from .probe import prove_conditions
-from .s3_errors import NoBucket, code_of, status_of, translated
+from .s3_errors import NO_UPLOAD, NoBucket, code_of, status_of, translated
 from .s3_reading import ATTEMPTS, RangeReader, backoff
 from .s3_uploads import FileUpload, write_seconds
 
@@ -310,6 +310,20 @@ class S3Origin(Origin):
         )
         answer, size = await upload.send()
         return self._info(key, size, answer, attributes)
+
+    async def clear_uploads(self, prefix: str) -> None:
+        uploads = self._control.get_paginator("list_multipart_uploads")
+        with translated(self.url, f"clearing unfinished uploads below {prefix}"):
+            async for page in uploads.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for item in page.get("Uploads", ()):
+                    try:
+                        await self._control.abort_multipart_upload(
+                            Bucket=self._bucket, Key=item["Key"], UploadId=item["UploadId"]
+                        )
+                    except ClientError as error:
+                        # It has ended since.
+                        if code_of(error) != NO_UPLOAD:
+                            raise
 
     async def delete(self, key: str) -> None:
         with translated(self.url, f"deleting {key}"):

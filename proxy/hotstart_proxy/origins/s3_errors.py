@@ -17,8 +17,10 @@ from botocore.exceptions import (
 
 from .base import ObjectChanged, OriginDenied, OriginError, OriginUnreachable
 
-__all__ = ["NoBucket", "code_of", "status_of", "translated"]
+__all__ = ["NO_UPLOAD", "NoBucket", "code_of", "status_of", "translated"]
 
+# What S3 says of an upload in parts that has ended or was aborted.
+NO_UPLOAD = "NoSuchUpload"
 # 400s that are about who asks, not about what is asked.
 _DENIED_CODES = frozenset(
     (

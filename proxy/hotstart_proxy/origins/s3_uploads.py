@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 
 from hotstart.wire.ranges import ByteRange, split
 
-from .base import AlreadyExists, OriginError, OriginUnreachable
-from .s3_errors import status_of, translated
+from .base import AlreadyExists, OriginError, OriginUnreachable, UploadCleared
+from .s3_errors import NO_UPLOAD, code_of, status_of, translated
 from .threads import finish, in_thread
 
 __all__ = ["FileUpload", "part_ranges", "write_seconds"]
@@ -75,6 +75,7 @@ class FileUpload:
 
         Raises:
             AlreadyExists: there is an object.
+            UploadCleared: the upload in parts was ended by somebody else, or by our own request before.
             OriginError: it failed, or the file changed or cannot be read.
         """
         descriptor = await in_thread(self._open)
@@ -125,8 +126,10 @@ class FileUpload:
             except ClientError as error:
                 if status_of(error) == 412:
                     raise AlreadyExists(self.origin, self._doing, "there is such an object") from error
-                if status_of(error) in (404, 409):
-                    # 409: AWS saw another write to the key under way; 404: the upload is gone.
+                if code_of(error) == NO_UPLOAD:
+                    raise self._cleared() from error
+                if status_of(error) == 409:
+                    # AWS saw another write to the key under way.
                     reason = f"another write came in between: try again ({error})"
                     raise OriginUnreachable(self.origin, self._doing, reason) from error
                 raise
@@ -144,6 +147,8 @@ class FileUpload:
             return await self._create(
                 self.client.complete_multipart_upload, UploadId=upload, MultipartUpload={"Parts": parts}
             )
+        except UploadCleared:
+            raise
         except BaseException as error:
             # All that may have begun has ended here, so nothing adds a part to what is aborted.
             try:
@@ -173,12 +178,20 @@ class FileUpload:
         for number, wanted in left:
             data = await in_thread(self._read, descriptor, wanted)
             with translated(self.origin, f"{self._doing}, part {number}"):
-                async with asyncio.timeout(write_seconds(len(data), self.stall_seconds)):
-                    answer = await self.client.upload_part(
-                        **self.target, UploadId=upload, PartNumber=number, Body=data
-                    )
+                try:
+                    async with asyncio.timeout(write_seconds(len(data), self.stall_seconds)):
+                        answer = await self.client.upload_part(
+                            **self.target, UploadId=upload, PartNumber=number, Body=data
+                        )
+                except ClientError as error:
+                    if code_of(error) == NO_UPLOAD:
+                        raise self._cleared() from error
+                    raise
             etags[number] = str(answer["ETag"])
             self.progress(len(data))
+
+    def _cleared(self) -> UploadCleared:
+        return UploadCleared(self.origin, self._doing, "its parts were cleared away meanwhile")
 
     async def _abort(self, upload: str) -> None:
         with translated(self.origin, f"{self._doing}: clearing its parts away"):

@@ -16,6 +16,7 @@ __all__ = [
     "Stopped",
     "UnknownVersion",
     "UnreadableFile",
+    "VersionGone",
     "VersionRefused",
     "VersionTaken",
     "first_few",
@@ -116,6 +117,13 @@ class VersionRefused(PublishingError):
         self.version = version
         self.reason = reason
         super().__init__(f"{model}@{version} {reason}")
+
+
+class VersionGone(VersionRefused):
+    """Somebody unpublished a version while it was being published."""
+
+    def __init__(self, model: str, version: str) -> None:
+        super().__init__(model, version, "was unpublished while it was being published: publish it again")
 
 
 class UnknownVersion(PublishingError):

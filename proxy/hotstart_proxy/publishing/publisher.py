@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -18,21 +19,22 @@ from typing import TypeAlias
 
 from hotstart.wire.claim import Claim
 from hotstart.wire.digests import sha256_id
+from hotstart.wire.errors import HotstartError
 from hotstart.wire.index import AliasClash, Index, IndexEntry
-from hotstart.wire.layout import begin_key, manifest_key, version_prefix
+from hotstart.wire.layout import begin_key, file_key, manifest_key, version_prefix
 from hotstart.wire.manifest import File, Manifest, Twin
 from hotstart.wire.media_types import ZSTD_MEDIA_TYPE, media_type
 from hotstart.wire.references import Reference, check_alias
-from hotstart_proxy.origins.base import AlreadyExists, Origin
+from hotstart_proxy.origins.base import AlreadyExists, Origin, OriginError
 
-from .errors import NoRoom, VersionRefused, VersionTaken, first_few
+from .errors import NoRoom, VersionGone, VersionRefused, VersionTaken, first_few
 from .folder import LeftOut, scan_folder
 from .index_swaps import read_index, swap_index
 from .inventory import Inventory, ItemisedFile, read_headers, take_inventory
 from .jobs import in_thread, run_bounded
 from .progress import NoProgress, Progress, Stage
 from .twins import ZSTD_SUFFIX, frame_file
-from .uploads import Arrival, Uploader
+from .uploads import Arrival, Uploader, clear_unfinished
 from .version_states import VersionState, exact_version, read_version_state
 
 __all__ = ["Outcome", "Published", "PublishedTwin", "now_ms", "publish"]
@@ -128,7 +130,8 @@ async def publish(
     Raises:
         InvalidReference, AliasClash, FolderRefused, UnreadableFile: before anything is written.
         VersionTaken: the version has other bytes.
-        VersionRefused: it is adopted, has other metadata, or somebody unpublished it meanwhile.
+        VersionRefused: it is adopted, or has other metadata.
+        VersionGone: somebody unpublished it meanwhile; what was put is taken back.
         FileChanged: the folder is being written to.
         NoRoom: twins do not fit the temporary folder.
         OriginUnfit: the origin ignores conditions on writes.
@@ -179,13 +182,21 @@ class _Publication:
         manifest, manifest_bytes = before.manifest, before.manifest_bytes
         if manifest is None:
             claim_etag = await self._put_claim(before, claim)
-            manifest, arrivals = await self._upload(inventory, before)
+            uploader = Uploader(self.origin, self.model, self.version, before.objects.keys(), self.progress)
+            try:
+                manifest, arrivals = await self._upload(inventory, uploader)
+                await self._check_still_there(claim_etag, arrivals)
+            except HotstartError as error:
+                if await self._take_back(inventory, claim_etag, error):
+                    raise VersionGone(self.model, self.version) from error
+                raise
             manifest_bytes = manifest.dump()
-            await self._check_still_there(claim_etag, arrivals)
             other = await self._put_manifest(manifest_bytes, claim)
             if other is not None:
                 manifest, manifest_bytes = other
                 outcome = Outcome.UNCHANGED
+            if before.claim is not None:
+                await clear_unfinished(self.origin, self.model, self.version)
         else:
             outcome = Outcome.UNCHANGED
         entry = IndexEntry(self.version, manifest.published_at, sha256_id(manifest_bytes))
@@ -267,9 +278,8 @@ class _Publication:
             return state.claim_etag
         return info.etag
 
-    async def _upload(self, inventory: Inventory, before: VersionState) -> tuple[Manifest, list[Arrival]]:
+    async def _upload(self, inventory: Inventory, uploader: Uploader) -> tuple[Manifest, list[Arrival]]:
         """Put every file and twin; return the manifest that names them, and what was put."""
-        uploader = Uploader(self.origin, self.model, self.version, before.objects.keys(), self.progress)
         framing = [item.source.size for item in inventory.files if item.header is not None]
         self.progress.expect(Stage.FRAMING, sum(framing))
         try:
@@ -331,9 +341,28 @@ class _Publication:
         wanted = {arrival.origin.key: arrival.origin.etag for arrival in arrivals}
         wanted[begin_key(self.model, self.version)] = claim_etag
         if any(there.get(key) != etag for key, etag in wanted.items()):
-            raise VersionRefused(
-                self.model, self.version, "was unpublished while it was being published: publish it again"
-            )
+            raise VersionGone(self.model, self.version)
+
+    async def _take_back(self, inventory: Inventory, claim_etag: str, error: HotstartError) -> bool:
+        """Remove what we put if our claim is gone, or goes: it would be adopted, half as it is.
+
+        Returns:
+            Whether that is so.
+        """
+        # What went wrong before is the error to raise.
+        with suppress(OriginError):
+            listing = await self.origin.list(version_prefix(self.model, self.version), recursive=True)
+            there = {item.key: item.etag for item in listing.objects}
+            found = there.get(begin_key(self.model, self.version))
+            goes = isinstance(error, VersionGone) and found == claim_etag
+            if manifest_key(self.model, self.version) not in there and (found is None or goes):
+                paths = [item.source.path for item in inventory.files]
+                ours = {file_key(self.model, self.version, path) for path in paths}
+                ours |= {key + ZSTD_SUFFIX for key in ours}
+                for key in ours & there.keys():
+                    await self.origin.delete(key)
+                return True
+        return False
 
     async def _put_manifest(self, data: bytes, claim: Claim) -> tuple[Manifest, bytes] | None:
         """Put the manifest; return the one that stands, if that is not ours."""

@@ -17,6 +17,7 @@ from hotstart_proxy.origins.base import Origin
 from .errors import UnknownVersion, VersionRefused
 from .index_swaps import read_index, swap_index
 from .jobs import run_bounded
+from .uploads import clear_unfinished
 from .version_states import exact_version
 
 __all__ = ["Unpublished", "unpublish"]
@@ -64,8 +65,8 @@ async def unpublish(origin: Origin, reference: Reference) -> Unpublished:
             version,
             f"is an alias: unpublish the version it means, {index.aliases[version]}, by its id",
         )
-    listing = await origin.list(version_prefix(model, version), recursive=True)
-    keys = [item.key for item in listing.objects if not item.key.endswith("/")]
+    objects = await _objects(origin, model, version)
+    keys = objects.keys()
     entry = index.entry(version)
     if not keys and entry is None:
         raise UnknownVersion(origin.url, f"version {model}@{version}", _newest_first(index))
@@ -78,7 +79,9 @@ async def unpublish(origin: Origin, reference: Reference) -> Unpublished:
         )
     await swap_index(origin, model, lambda current: current.without_version(version))
     await origin.delete(manifest)
-    data = [key for key in keys if key not in (begin, manifest)]
+    await clear_unfinished(origin, model, version)
+    # Looked at once more: somebody may be publishing it right now.
+    data = (await _objects(origin, model, version)).keys() - {begin}
     await run_bounded(_DELETES, [partial(origin.delete, key) for key in data])
     await origin.delete(begin)
     return Unpublished(
@@ -86,8 +89,14 @@ async def unpublish(origin: Origin, reference: Reference) -> Unpublished:
         version=version,
         was_published=entry is not None or manifest in keys,
         objects=len(keys),
-        size=sum(item.size for item in listing.objects),
+        size=sum(objects.values()),
     )
+
+
+async def _objects(origin: Origin, model: str, version: str) -> dict[str, int]:
+    """Return the sizes of all objects of a version, by key; a console's marker of a folder is none."""
+    listing = await origin.list(version_prefix(model, version), recursive=True)
+    return {item.key: item.size for item in listing.objects if not item.key.endswith("/")}
 
 
 def _newest_first(index: Index) -> list[str]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hotstart.wire.errors import HotstartError
-from hotstart.wire.layout import file_key
+from hotstart.wire.layout import file_key, version_prefix
 from hotstart.wire.manifest import OriginObject
-from hotstart_proxy.origins.base import AlreadyExists, ObjectInfo, Origin
+from hotstart_proxy.origins.base import AlreadyExists, ObjectInfo, Origin, OriginError, UploadCleared
 
-from .errors import VersionRefused
+from .errors import VersionGone, VersionRefused
 from .folder import SourceFile
 from .progress import Progress, Stage
 
-__all__ = ["SHA256_METADATA", "Arrival", "Uploader"]
+__all__ = ["SHA256_METADATA", "Arrival", "Uploader", "clear_unfinished"]
 
 # The name of the user metadata that says what bytes an object holds: x-amz-meta-sha256.
 SHA256_METADATA = "sha256"
@@ -34,6 +35,16 @@ class Arrival:
     origin: OriginObject
     size: int
     sent: bool
+
+
+async def clear_unfinished(origin: Origin, model: str, version: str) -> None:
+    """Remove parts and temporary files that killed publishers of a version left, if that can be done.
+
+    They harm nobody and cost space. Whether a role may look for them, and a server can, says nothing of
+    whether the version can be published.
+    """
+    with suppress(OriginError):
+        await origin.clear_uploads(version_prefix(model, version))
 
 
 class Uploader:
@@ -63,6 +74,7 @@ class Uploader:
         Raises:
             FileChanged: they are not; what was put is taken back.
             VersionRefused: another object is there.
+            VersionGone: somebody unpublishes the version.
             OriginError
         """
         source.check_unchanged()
@@ -102,9 +114,11 @@ class Uploader:
                     media_type=media_type,
                     progress=partial(self._progress.advance, Stage.UPLOADING),
                 )
-            except AlreadyExists:
+            except (AlreadyExists, UploadCleared) as error:
                 # Another publisher of the same version, or our own upload whose answer was lost.
                 found = await self._origin.head(key)
+                if found is None and isinstance(error, UploadCleared):
+                    raise VersionGone(self._model, self._version) from error
                 if found is None:
                     raise
             else:

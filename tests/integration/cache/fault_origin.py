@@ -147,6 +147,9 @@ class FaultOrigin(Origin):
             key, source, metadata=metadata, media_type=media_type, progress=progress
         )
 
+    async def clear_uploads(self, prefix: str) -> None:
+        await self._inner.clear_uploads(prefix)
+
     async def delete(self, key: str) -> None:
         await self._inner.delete(key)
 

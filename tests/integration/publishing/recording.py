@@ -126,6 +126,10 @@ class RecordingOrigin(Origin):
         self._end(f"upload {key}", dies=dies)
         return info
 
+    async def clear_uploads(self, prefix: str) -> None:
+        self._check_alive()
+        await self.inner.clear_uploads(prefix)
+
     async def delete(self, key: str) -> None:
         dies = self._begin(f"delete {key}")
         await self.inner.delete(key)
