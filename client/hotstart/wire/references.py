@@ -39,6 +39,17 @@ MAX_FILE_SEGMENT_BYTES = 255
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
 _COMMIT_ID = re.compile(r"[0-9a-fA-F]{40}", re.ASCII)
 _SEGMENT_RULE = "1 to 96 of A-Z a-z 0-9 . _ - that begin with a letter or digit"
+# Control, format, private and non-characters, surrogates, and all separators but the space. A table of our
+# own, not str.isprintable: that one grows with Unicode, and an older Python must read what a newer one wrote.
+# Characters that nobody has assigned yet are let through, save where format characters are to come.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\xa0\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u1680\u180e\u2000-\u200f"
+    "\u2028-\u202f\u205f-\u206f\u3000\ud800-\uf8ff\ufdd0-\ufdef\ufeff\ufff0-\ufffb\ufffe\uffff"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff\U000f0000-\U0010ffff"
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0x10000, 0xF0000, 0x10000))
+    + "]"
+)
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 
@@ -143,7 +154,7 @@ def _file_segment_fault(segment: str) -> str | None:
         return "segments . and .. are not allowed"
     if segment.startswith(RESERVED_PREFIX):
         return f"names that begin {RESERVED_PREFIX} are reserved"
-    if not segment.isprintable():
+    if _UNPRINTABLE.search(segment):
         return "control and other unprintable characters are not allowed"
     if any(character in segment for character in "\\@:"):
         return "the characters \\ @ : are not allowed"

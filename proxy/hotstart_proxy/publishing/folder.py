@@ -174,6 +174,9 @@ def _classify(path: str, entry: os.DirEntry[str]) -> SourceFile | LeftOut | str:
         check_file(path)
     except InvalidReference as error:
         return f"{error}: rename it"
+    if not path.isprintable():
+        # Whether it is in normal form, which readers ask, depends on what the characters are.
+        return f"{path!a} has characters that this Python's Unicode does not know: rename it"
     return SourceFile(path, Path(entry.path), Signature.of(status))
 
 

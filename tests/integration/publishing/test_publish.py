@@ -489,6 +489,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "linked to itself": (lambda folder: (folder / "x").symlink_to("."), "x is a link to a folder"),
     "bad name": (lambda folder: (folder / "a:b").touch(), "characters .* are not allowed: rename it"),
     "not UTF-8": (lambda folder: Path(os.fsdecode(bytes(folder) + b"/\xff")).touch(), "rename it"),
+    "unknown to Unicode": (lambda folder: (folder / "\u0378").touch(), "does not know: rename it"),
     "not NFC": (lambda folder: (folder / "e\u0301").touch(), "normal form C: rename it"),
 }
 

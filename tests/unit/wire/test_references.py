@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from hotstart.wire.errors import InvalidReference
@@ -118,3 +120,23 @@ def test_error_says_what_was_given_and_expected() -> None:
     with pytest.raises(InvalidReference) as caught:
         parse_reference("x" * 1_000_000)
     assert len(str(caught.value)) < 400
+
+
+def test_what_is_printable_is_a_table_of_our_own() -> None:
+    """Of all characters that this Python knows the printable ones are taken, and so are those yet to come."""
+    for character in map(chr, range(0x110000)):
+        category = unicodedata.category(character)
+        try:
+            check_file(unicodedata.normalize("NFC", f"a{character}b"))
+        except InvalidReference:
+            taken = False
+        else:
+            taken = True
+        if character in "/\\@:":
+            continue
+        if category == "Cn":
+            assert taken or not character.isprintable()
+        else:
+            assert taken == character.isprintable(), f"U+{ord(character):04X} {category}"
+    # Not assigned in the Unicode of any Python there is; a later one may.
+    assert check_file("\u0378") == "\u0378"
