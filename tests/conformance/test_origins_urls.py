@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from hotstart.sources.environment import parse_origin_url
+from hotstart.sources.origin_file import DirectoryOrigin as ClientDirectoryOrigin
+from hotstart.sources.origin_s3 import S3Origin as ClientS3Origin
 from hotstart.wire.manifest import OriginObject
 from hotstart_proxy.origins.base import OriginError, OriginIdentity
 from hotstart_proxy.origins.s3 import S3Origin, S3Settings
@@ -34,6 +38,11 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "s3://bucket/a/b",
             {"AWS_REGION": "eu-west-1"},
             OriginIdentity("https://s3.eu-west-1.amazonaws.com", "bucket", "a/b/"),
+        ),
+        (
+            "s3://bucket",
+            {"AWS_REGION": "cn-north-1"},
+            OriginIdentity("https://s3.cn-north-1.amazonaws.com.cn", "bucket", ""),
         ),
         ("s3://bucket/a/", {"AWS_ENDPOINT_URL": ENDPOINT}, OriginIdentity(ENDPOINT, "bucket", "a/")),
         (
@@ -101,6 +110,33 @@ def test_what_is_given_goes_before_the_environment() -> None:
     found = settings_from(environ, S3Settings(endpoint="http://given", region="us-west-2", addressing="path"))
     assert (found.endpoint, found.region, found.addressing) == ("http://given", "us-west-2", "path")
     assert settings_from({"AWS_ENDPOINT_URL": ""}) == S3Settings()
+
+
+async def test_endpoint_and_region_of_a_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where no variable says otherwise, a profile's endpoint is asked and named in ids, by the client too."""
+    (tmp_path / "config").write_text(
+        f"[profile lab]\nregion = eu-north-1\nendpoint_url = {ENDPOINT}\n[default]\nregion = eu-west-1\n"
+    )
+    variables = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "lab"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    async with open_origin("s3://bucket/p", os.environ) as origin:
+        signed = await origin.presign(OriginObject("a", '"e"'), 60)
+    assert origin.identity == OriginIdentity(ENDPOINT, "bucket", "p/")
+    assert signed is not None
+    assert signed.url.startswith(f"{ENDPOINT}/bucket/p/a?")
+    assert "%2Feu-north-1%2Fs3%2F" in signed.url
+    client = ClientS3Origin.from_environment(parse_origin_url("s3://bucket/p"), variables)
+    assert (client.endpoint, client.bucket, client.prefix) == (ENDPOINT, "bucket", "p/")
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///srv/models", "file:///srv//models/", "file:///srv/./models", "file:///srv/my%20models"]
+)
+def test_client_and_proxy_name_a_directory_alike(url: str) -> None:
+    """Ids of adopted files are made from the directory's name, so both sides write it in one way."""
+    client = ClientDirectoryOrigin(parse_origin_url(url).directory)
+    assert OriginIdentity(client.endpoint, client.bucket, client.prefix) == open_origin(url, {}).identity
 
 
 async def test_a_wrong_profile_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

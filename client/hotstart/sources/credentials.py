@@ -16,13 +16,15 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlencode
 
+from hotstart.wire.aws import aws_endpoint
+
 from .answers import refused
 from .base import SourceError
 from .endpoints import Endpoint, InvalidUrl, parse_url
 from .http import Connection, Response
 from .sigv4 import Credentials
 
-__all__ = ["CredentialProvider", "aws_endpoint", "profile_settings"]
+__all__ = ["CredentialProvider", "profile_settings"]
 
 # Credentials are replaced this long before they end, so that none ends on the way to S3. AWS's own tools take
 # between 5 and 15 minutes; container endpoints hand out new ones from 15 minutes before the end.
@@ -35,12 +37,6 @@ _CONTAINER_HOST = "http://169.254.170.2"
 # Where a full URI over plain http may lead: this host, and the addresses of ECS and EKS.
 _CONTAINER_HOSTS = frozenset(("169.254.170.2", "169.254.170.23", "fd00:ec2::23"))
 _DOING = "getting credentials"
-
-
-def aws_endpoint(service: str, region: str) -> str:
-    """Return the URL of an AWS service."""
-    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"https://{service}.{region}.{suffix}"
 
 
 def profile_settings(variables: Mapping[str, str]) -> Mapping[str, str]:

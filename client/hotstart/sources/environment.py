@@ -71,7 +71,9 @@ def parse_origin_url(url: str) -> OriginUrl:
         path = unquote(rest.removeprefix("localhost"), errors="surrogateescape")
         if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
             raise InvalidUrl(url, "expected an absolute path without .., as in file:///srv/models")
-        return OriginUrl(url, directory=path.rstrip("/") or "/")
+        # Written as the proxy writes it: ids of adopted files are made from it.
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        return OriginUrl(url, directory="/" + "/".join(parts))
     bucket, _, prefix = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise InvalidUrl(url, "expected a bucket's name after s3://, as in s3://bucket/prefix")

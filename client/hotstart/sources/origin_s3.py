@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_plus
 
+from hotstart.wire.aws import aws_endpoint
 from hotstart.wire.catalog import ListedObject, Listing, ObjectBytes
 from hotstart.wire.errors import FormatError
 from hotstart.wire.manifest import File, Representation
@@ -16,7 +17,7 @@ from hotstart.wire.timestamps import parse_timestamp
 
 from .answers import Refusal, check_range, refused
 from .base import Body, Session, SourceError
-from .credentials import CredentialProvider, aws_endpoint, profile_settings
+from .credentials import CredentialProvider, profile_settings
 from .endpoints import Endpoint, InvalidUrl, parse_url
 from .environment import OriginUrl
 from .http import Connection, Response

@@ -15,6 +15,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError
 
+from hotstart.wire.aws import aws_endpoint
 from hotstart.wire.catalog import ListedObject, Listing, ObjectBytes
 from hotstart.wire.manifest import OriginObject
 from hotstart.wire.ranges import ByteRange
@@ -87,12 +88,12 @@ class S3Origin(Origin):
         self._prefix = prefix
         self._settings = settings or S3Settings()
         self._session = AioSession()
-        region = self._settings.region
-        if region is None:
-            with translated(self.url, "reading the AWS configuration"):
-                region = self._session.get_config_variable("region")
+        with translated(self.url, "reading the AWS configuration"):
+            region = self._settings.region or self._session.get_config_variable("region")
+            # botocore would find it too, and would put the bucket into the host's name.
+            self._endpoint = self._settings.endpoint or self._session.get_scoped_config().get("endpoint_url")
         self._region = str(region or DEFAULT_REGION)
-        endpoint = self._settings.endpoint or f"https://s3.{self._region}.amazonaws.com"
+        endpoint = self._endpoint or aws_endpoint("s3", self._region)
         self.identity = OriginIdentity(endpoint.rstrip("/"), bucket, prefix)
         self._stack = AsyncExitStack()
         self._control: Any = None
@@ -115,11 +116,11 @@ class S3Origin(Origin):
         settings = self._settings
         style = settings.addressing
         if style == "auto":
-            style = "path" if settings.endpoint else "virtual"
+            style = "path" if self._endpoint else "virtual"
         return self._session.create_client(
             "s3",
             region_name=self._region,
-            endpoint_url=settings.endpoint,
+            endpoint_url=self._endpoint,
             config=AioConfig(
                 # By default botocore pre-signs with SigV2 for endpoints of one's own.
                 signature_version="s3v4",
