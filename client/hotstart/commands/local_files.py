@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,14 +91,33 @@ class NewFile:
 
 
 @contextmanager
-def new_file(path: Path, *, force: bool) -> Iterator[NewFile]:
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: batch systems stop their jobs by it."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def new_file(path: Path, *, source: Path, force: bool) -> Iterator[NewFile]:
     """Write a file under another name beside it; it takes its place when the block ends without an error.
 
-    After an error or Ctrl-C, and if it is not to be kept, nothing is left. Whoever
-    else creates the file meanwhile wins, unless force.
+    After an error, Ctrl-C or SIGTERM, and if it is not to be kept, nothing is left. Whoever else creates the
+    file meanwhile wins, unless force. For the main thread, which signals go to.
 
     Args:
         path: the file to be.
+        source: what it is made from; never replaced.
         force: replace a file that is there.
 
     Raises:
@@ -105,8 +125,10 @@ def new_file(path: Path, *, force: bool) -> Iterator[NewFile]:
     """
     if not force and os.path.lexists(path):
         raise _exists(path)
+    if path.exists() and path.samefile(source):
+        raise FileFailure(path, "write", "it is the file that is read; name another with -o")
     part = path.with_name(f".hotstart-{secrets.token_hex(8)}.part")
-    try:
+    with _ending_on_sigterm():
         try:
             with part.open("xb") as file:
                 new = NewFile(file)
@@ -117,9 +139,9 @@ def new_file(path: Path, *, force: bool) -> Iterator[NewFile]:
                 _move(part, path, force=force)
         except OSError as error:
             raise FileFailure(path, "write", error.strerror or str(error)) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
 
 
 def _move(part: Path, path: Path, *, force: bool) -> None:

@@ -61,7 +61,7 @@ def pack_file(source: Path, output: Path, *, force: bool) -> Packed | None:
     """
     with open_file(source) as (file, size):
         header, frame_0 = read_header(file, size, source)
-        with new_file(output, force=force) as new:
+        with new_file(output, source=source, force=force) as new:
             packed = _write_frames(file, header, frame_0, source, new.file)
             new.keep = packed is not None
     return packed

@@ -45,7 +45,7 @@ def unpack_file(source: Path, output: Path, *, force: bool) -> int:
     """
     with open_file(source) as (file, size):
         framed = FramedFile.read(file, size, source)
-        with new_file(output, force=force) as new:
+        with new_file(output, source=source, force=force) as new:
             new.file.write(framed.frame_0)
             buffer = memoryview(bytearray(FRAME_BYTES))
             for index, entry in enumerate(framed.table.entries[1:], start=1):

@@ -92,6 +92,21 @@ def test_nothing_is_overwritten(
     assert output.read_bytes() == (packed if command == "pack" else source).read_bytes()
 
 
+@pytest.mark.parametrize("command", ["pack", "unpack"])
+def test_what_is_read_is_never_replaced(
+    command: str, source: Path, packed: Path, processes: Processes, tmp_path: Path
+) -> None:
+    """The file itself as OUT is refused, --force or not, and under any name of it."""
+    given = source if command == "pack" else packed
+    before = given.read_bytes()
+    (tmp_path / "link").symlink_to(given)
+    for output in (given, tmp_path / "link"):
+        finished = processes.run(command, str(given), "-o", str(output), "--force")
+        assert finished.status == 1
+        assert "it is the file that is read" in finished.stderr
+    assert given.read_bytes() == before
+
+
 def test_noise_gets_no_twin(processes: Processes, tmp_path: Path) -> None:
     """A file in which nothing shrinks is left as it is; pack says so, and it is no error."""
     noise = numpy.random.default_rng(4).integers(0, 256, 5 * MIB, dtype=numpy.uint8)
@@ -138,6 +153,7 @@ def test_plain_zstd_is_not_unpacked(source: Path, processes: Processes, tmp_path
     subprocess.run([command_path("zstd"), "-q", source, "-o", plain], check=True)
     finished = processes.run("unpack", str(plain))
     assert finished.status == 1
+    assert "is this what hotstart pack wrote?" in finished.stderr
     assert "malformed seek table" in finished.stderr
 
 
@@ -192,15 +208,18 @@ def test_longest_name(packed: Path, processes: Processes, tmp_path: Path) -> Non
     assert output.exists()
 
 
-def test_interrupted_pack_leaves_nothing(processes: Processes, tmp_path: Path) -> None:
-    """Ctrl-C in the middle removes what was written so far, and ends with 130."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_pack_leaves_nothing(
+    processes: Processes, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    """Ctrl-C or SIGTERM in the middle removes what was written so far; the status tells which it was."""
     # Seconds of work, so that it is interrupted long before its end.
     source = sparse(tmp_path / "zeros.safetensors", 16 << 30)
     process = processes.hotstart("pack", str(source))
     wait_until("pack to begin writing", lambda: len(names(tmp_path)) == 2)
-    process.send(signal.SIGINT)
+    process.send(number)
     finished = process.wait()
-    assert finished.status == 130
+    assert finished.status == status
     assert "Traceback" not in finished.stderr
     assert names(tmp_path) == {"zeros.safetensors"}
 
