@@ -192,7 +192,10 @@ def too_young(files: Sequence[AdoptableFile], now_ms: int) -> str | None:
     age = now_ms - newest(files)
     if age >= ADOPTION_AGE_MS:
         return None
-    return f"newest object is {max(age, 0) // 1000} s old: adopted once that is {ADOPTION_AGE_MS // 1000} s"
+    wanted = f"adopted once that is {ADOPTION_AGE_MS // 1000} s"
+    if age < 0:
+        return f"newest object is dated {-age // 1000} s ahead of the clock here: {wanted}"
+    return f"newest object is {age // 1000} s old: {wanted}"
 
 
 def newest(files: Sequence[AdoptableFile]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -31,8 +32,8 @@ def dump_json(value: object) -> bytes:
 def load_json(data: bytes | bytearray | memoryview, what: str) -> Document:
     """Parse data as a JSON object.
 
-    Stricter than ``json.loads``, so that no two readers see different things: UTF-8 alone, no NaN, no key
-    twice in one object, no lone surrogates.
+    Stricter than ``json.loads``, so that no two readers see different things: UTF-8 alone, no NaN, nothing
+    that overflows to infinity, no key twice in one object, no lone surrogates.
 
     Raises:
         FormatError: not such JSON, not an object, or nested absurdly deep; what names the document.
@@ -41,7 +42,7 @@ def load_json(data: bytes | bytearray | memoryview, what: str) -> Document:
         raise FormatError(what, f"{len(data)} bytes: expected at most {_MAX_DOCUMENT_BYTES}")
     try:
         text = str(data, "utf-8")
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
         if _SURROGATE.search(text):
             dump_json(value)
     except (ValueError, RecursionError) as error:
@@ -87,6 +88,13 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{quoted(digits)} is too large a number")
+    return value
 
 
 class Document:

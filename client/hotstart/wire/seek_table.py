@@ -65,7 +65,9 @@ def _parse_footer(footer: bytes | bytearray | memoryview) -> tuple[int, int]:
         raise FormatError(_WHAT, f"footer of {len(footer)} bytes: expected {FOOTER_BYTES}")
     count, descriptor, magic = _FOOTER.unpack(footer)
     if magic != _SEEKABLE_MAGIC:
-        raise FormatError(_WHAT, f"ends {magic:08x}: expected {_SEEKABLE_MAGIC:08x}")
+        raise FormatError(
+            _WHAT, f"ends {magic:08x}: expected {_SEEKABLE_MAGIC:08x}; is this what hotstart pack wrote?"
+        )
     if descriptor & _RESERVED_BITS:
         raise FormatError(_WHAT, f"descriptor {descriptor:02x}: reserved bits set")
     if not 1 <= count <= _MAX_FRAMES:

@@ -137,7 +137,16 @@ def test_age_counts_from_the_newest_object() -> None:
         too_young(files, 5_000 + ADOPTION_AGE_MS - 1)
         == "newest object is 59 s old: adopted once that is 60 s"
     )
-    assert too_young(files, 0) == "newest object is 0 s old: adopted once that is 60 s"
+    assert too_young(files, 5_000) == "newest object is 0 s old: adopted once that is 60 s"
+
+
+def test_an_object_of_the_future_is_told_as_such() -> None:
+    """Where clocks disagree, or a date was made up, the reason says so."""
+    files = [file("a", last_modified=7_205_000)]
+    assert (
+        too_young(files, 5_000)
+        == "newest object is dated 7200 s ahead of the clock here: adopted once that is 60 s"
+    )
 
 
 def test_twins_are_no_files() -> None:

@@ -38,6 +38,7 @@ def test_loads_from_any_buffer(data: bytes | bytearray | memoryview) -> None:
         (b"null", "expected a JSON object, found NoneType"),
         (b'{"a":NaN}', "NaN is not a JSON value"),
         (b'{"a":-Infinity}', "-Infinity is not a JSON value"),
+        (b'{"a":1e999}', "'1e999' is too large a number"),
         (b'{"a":1,"a":2}', "key 'a' stands twice"),
         (b'{"x":{"a":1,"b":2,"b":2}}', "key 'b' stands twice"),
         (b'{"a":"\\ud800"}', "surrogates not allowed"),
