@@ -11,6 +11,7 @@ from pathlib import Path
 from hotstart.commands.framed_file import FramedFile
 from hotstart.commands.local_files import open_file, read_exactly
 from hotstart.commands.pack import read_header
+from hotstart.commands.terminal import printable
 from hotstart.wire.frames import FRAME_MAGIC
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.safetensors import Header, TensorInfo
@@ -139,7 +140,7 @@ def _as_json(inspection: Inspection) -> dict[str, object]:
 
 def _as_text(inspection: Inspection) -> Iterable[str]:
     header, table = inspection.header, inspection.table
-    yield f"file      {_plain(str(inspection.path))}"
+    yield f"file      {printable(str(inspection.path))}"
     if table is None:
         yield f"form      safetensors, {inspection.size:,} bytes"
     else:
@@ -147,7 +148,7 @@ def _as_text(inspection: Inspection) -> Iterable[str]:
         yield f"identity  {header.file_bytes:,} bytes, ratio {inspection.size / header.file_bytes:.1%}"
     yield f"header    {header.length:,} bytes, {len(header.tensors)} tensors"
     for key, value in header.metadata.items():
-        yield f"metadata  {_plain(key)} = {_plain(value)}"
+        yield f"metadata  {printable(key)} = {printable(value)}"
     yield ""
     rows = [(dtype, str(count), f"{size:,}") for dtype, (count, size) in _dtypes(header).items()]
     yield from _table(("dtype", "tensors", "bytes"), rows)
@@ -155,7 +156,7 @@ def _as_text(inspection: Inspection) -> Iterable[str]:
     yield from _table(
         ("tensor", "dtype", "shape", "bytes", "frames", "ratio"),
         [
-            (_plain(info.name), info.dtype, str(list(info.shape)), f"{info.stop - info.start:,}", *cells)
+            (printable(info.name), info.dtype, str(list(info.shape)), f"{info.stop - info.start:,}", *cells)
             for info in header.tensors.values()
             for cells in [_frame_cells(_frames_of(inspection, info))]
         ],
@@ -182,11 +183,6 @@ def _frame_cells(frames: tuple[int, int, float] | None) -> tuple[str, str]:
         return "", ""
     first, last, ratio = frames
     return str(first) if first == last else f"{first}-{last}", f"{ratio:.1%}"
-
-
-def _plain(text: str) -> str:
-    """Escape what a terminal might obey: a header's strings come from anyone."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:

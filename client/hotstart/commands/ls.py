@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hotstart.report import format_bytes
@@ -13,7 +14,8 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.references import Reference, parse_reference
 from hotstart.wire.timestamps import format_timestamp
 
-from .source_options import add_source_arguments, chosen_environment, chosen_sources
+from .source_options import add_source_arguments, chosen_environment
+from .terminal import printable
 
 if TYPE_CHECKING:
     from hotstart.sources.environment import Environment
@@ -59,21 +61,21 @@ def _parse_layout(text: str) -> Layout:
 def run(arguments: argparse.Namespace) -> int:
     """Ask, and print what there is."""
     reference = None if arguments.reference is None else parse_reference(arguments.reference)
-    environment = chosen_environment(arguments)
+    environment = replace(chosen_environment(arguments), layout=arguments.layout)
     if reference is None:
-        found = _models(environment, arguments.layout)
+        found = _models(environment)
     elif reference.selector is None:
-        found = _versions(environment, reference, arguments)
+        found = _versions(environment, reference, show_all=arguments.all)
     else:
-        found = _files(reference, arguments)
+        found = _files(environment, reference)
     print(json.dumps(found, indent=2) if arguments.json else _as_text(found))
     return 0
 
 
-def _models(environment: Environment, layout: Layout | None) -> dict[str, object]:
+def _models(environment: Environment) -> dict[str, object]:
     from hotstart.sources.inventory import list_models
 
-    inventory = list_models(environment, layout)
+    inventory = list_models(environment)
     return {
         "source": inventory.source,
         "models": list(inventory.models),
@@ -81,15 +83,13 @@ def _models(environment: Environment, layout: Layout | None) -> dict[str, object
     }
 
 
-def _versions(
-    environment: Environment, reference: Reference, arguments: argparse.Namespace
-) -> dict[str, object]:
+def _versions(environment: Environment, reference: Reference, *, show_all: bool) -> dict[str, object]:
     from hotstart.sources.inventory import describe_model
 
-    description = describe_model(environment, reference.model, arguments.layout)
+    description = describe_model(environment, reference.model)
     index = description.index
     entries: Sequence[IndexEntry] = () if index is None else index.versions[::-1]
-    shown = entries if arguments.all else entries[:_SHOWN_VERSIONS]
+    shown = entries if show_all else entries[:_SHOWN_VERSIONS]
     sizes = _sizes(environment, reference.model, shown)
     return {
         "source": description.source,
@@ -135,15 +135,15 @@ def _sizes(environment: Environment, model: str, entries: Sequence[IndexEntry]) 
         return dict(found for found in threads.map(size, entries) if found is not None)
 
 
-def _files(reference: Reference, arguments: argparse.Namespace) -> dict[str, object]:
-    from hotstart.model import open_model
+def _files(environment: Environment, reference: Reference) -> dict[str, object]:
+    from hotstart.sources.chain import open_reference
 
-    model = open_model(str(Reference(reference.model, reference.selector)), **chosen_sources(arguments))
-    held = model.opened.opening.cached
+    opened = open_reference(Reference(reference.model, reference.selector), environment)
+    manifest, held = opened.opening.manifest, opened.opening.cached
     return {
-        "source": model.opened.opened_by,
-        "model": model.model,
-        "version": model.version,
+        "source": opened.opened_by,
+        "model": manifest.model,
+        "version": manifest.version,
         "files": [
             {
                 "path": representation.path,
@@ -151,7 +151,7 @@ def _files(reference: Reference, arguments: argparse.Namespace) -> dict[str, obj
                 "sha256": representation.sha256,
                 "cached_bytes": held.get(representation.path, 0),
             }
-            for file in model.files
+            for file in manifest.files
             if reference.file in (None, file.path)
             for representation in file.representations()
         ],
@@ -185,7 +185,7 @@ def _as_text(found: dict[str, object]) -> str:
     ignored = found.get("ignored")
     if isinstance(ignored, list) and ignored:
         lines += ["", "ignored:"]
-        lines += [f"  {item['key']}: {item['reason']}" for item in ignored]
+        lines += [printable(f"  {item['key']}: {item['reason']}") for item in ignored]
     return "\n".join(lines)
 
 

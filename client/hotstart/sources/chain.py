@@ -241,7 +241,7 @@ class _Opener:
         from .origins import open_origin
 
         origin = open_origin(self._environment)
-        opening = open_version(origin, self._reference)
+        opening = open_version(origin, self._reference, self._environment.layout)
         return self._opened(opening, [lambda: origin], origin.name, None)
 
     def _opened(

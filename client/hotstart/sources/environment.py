@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 from hotstart.wire.errors import HotstartError
 
 from .endpoints import Endpoint, InvalidUrl, masked, parse_proxy_url, parse_url
+
+if TYPE_CHECKING:
+    from hotstart.wire.adoption import Layout
 
 __all__ = ["Environment", "InvalidEnvironment", "OriginUrl", "parse_origin_url"]
 
@@ -93,6 +96,7 @@ class Environment:
         shared_dir: a read-only mount of the proxy's store.
         origin: read by the client itself.
         fallback: URL or path of a fallback manifest; its query is masked in the repr.
+        layout: where files lie at the origin that were uploaded by other means; None means as published ones.
         variables: the ``AWS_…`` variables and ``HOME``, for the S3 origin; not in the repr.
     """
 
@@ -101,6 +105,7 @@ class Environment:
     shared_dir: str | None = None
     origin: OriginUrl | None = None
     fallback: str | None = field(default=None, repr=False)
+    layout: Layout | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from hotstart.wire import documents
-from hotstart.wire.adoption import Ignored, Layout
+from hotstart.wire.adoption import Ignored
 from hotstart.wire.documents import Document
 from hotstart.wire.errors import FormatError
 from hotstart.wire.index import Index
@@ -57,12 +57,8 @@ class ModelDescription:
     ignored: tuple[Ignored, ...] = ()
 
 
-def list_models(environment: Environment, layout: Layout | None = None) -> Inventory:
+def list_models(environment: Environment) -> Inventory:
     """List the models of the proxy, or else of the origin.
-
-    Args:
-        environment: who to ask.
-        layout: where folders to adopt lie at the origin; None means layout 1.
 
     Raises:
         AllSourcesFailed: lists who was asked and what went wrong.
@@ -72,17 +68,17 @@ def list_models(environment: Environment, layout: Layout | None = None) -> Inven
         environment,
         "listing models",
         lambda: _models_by_proxy(environment),
-        lambda: _models_by_origin(environment, layout),
+        lambda: _models_by_origin(environment),
     )
 
 
-def describe_model(environment: Environment, model: str, layout: Layout | None = None) -> ModelDescription:
-    """Describe a model by the proxy, or else by the origin (arguments and errors as list_models)."""
+def describe_model(environment: Environment, model: str) -> ModelDescription:
+    """Describe a model by the proxy, or else by the origin (errors as list_models)."""
     return _ask(
         environment,
         f"looking at {model}",
         lambda: _description_by_proxy(environment, model),
-        lambda: _description_by_origin(environment, model, layout),
+        lambda: _description_by_origin(environment, model),
     )
 
 
@@ -145,20 +141,21 @@ def _description_by_proxy(environment: Environment, model: str) -> ModelDescript
         raise SourceError(client.name, doing, str(error), transient=False) from error
 
 
-def _models_by_origin(environment: Environment, layout: Layout | None) -> Inventory:
+def _models_by_origin(environment: Environment) -> Inventory:
     from . import catalog
     from .origins import open_origin
 
     origin = open_origin(environment)
+    layout = environment.layout
     return Inventory(origin.name, catalog.list_models(origin, layout), catalog.list_strays(origin, layout))
 
 
-def _description_by_origin(environment: Environment, model: str, layout: Layout | None) -> ModelDescription:
+def _description_by_origin(environment: Environment, model: str) -> ModelDescription:
     from . import catalog
     from .origins import open_origin
 
     origin = open_origin(environment)
-    found = catalog.survey(origin, model, layout)
+    found = catalog.survey(origin, model, environment.layout)
     if found.index is None and not found.ignored:
         raise SourceError(origin.name, f"looking at {model}", "there is no such model", transient=False)
     return ModelDescription(origin.name, found.index, adopted=found.adopted, ignored=found.ignored)

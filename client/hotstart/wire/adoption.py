@@ -27,6 +27,7 @@ __all__ = [
     "Match",
     "adopt_files",
     "fingerprint",
+    "is_ours",
     "is_reserved",
     "listing_version",
     "missing_shard",
@@ -183,8 +184,17 @@ def _check_literal(template: str, segment: str) -> str:
 
 
 def is_reserved(key: str) -> bool:
-    """Tell whether a key is one of ours, or a temporary of ours."""
+    """Tell whether a key can be no file's: one of ours, or a name that looks like one."""
     return any(segment.startswith(RESERVED_PREFIX) for segment in key.split("/"))
+
+
+def is_ours(key: str) -> bool:
+    """Tell whether a reserved key lies where origin layout 1 has its documents, or is a temporary of ours."""
+    segments = key.split("/")
+    # org/name/.hotstart/… and org/name/version/.hotstart/…
+    return RESERVED_PREFIX in segments[2:4] or any(
+        part.startswith(f"{RESERVED_PREFIX}-") for part in segments
+    )
 
 
 def too_young(files: Sequence[AdoptableFile], now_ms: int) -> str | None:

@@ -20,6 +20,7 @@ from .adoption import (
     Layout,
     adopt_files,
     fingerprint,
+    is_ours,
     is_reserved,
     listing_version,
     missing_shard,
@@ -53,6 +54,7 @@ __all__ = [
 RELIST_MS = ADOPTION_AGE_MS
 # An index of weights takes about 100 bytes a tensor: room for half a million of them.
 MAX_WEIGHTS_INDEX_BYTES = 64 * 1024 * 1024
+RESERVED_NAME = f"names that begin {RESERVED_PREFIX} are reserved"
 UNFINISHED = "publish not finished: publish the same files again, or hotstart unpublish"
 
 
@@ -319,6 +321,8 @@ class Catalog:
                 parts = item.key.removeprefix(native).split("/")
                 if item.key.startswith(native) and len(parts) == 3 and parts[1] == RESERVED_PREFIX:
                     folders.reserved.setdefault(parts[0], {})[parts[2]] = item
+                elif not is_ours(item.key):
+                    folders.ignored.append(Ignored(item.key, RESERVED_NAME))
                 continue
             match = self.layout.match(item.key)
             if match is None:

@@ -28,7 +28,8 @@ from hotstart_proxy.publishing.version_states import exact_version
 
 SUMMARY = "Publish a model folder as an immutable version."
 _HOW_TO_GO_ON = (
-    "The version stays invisible; the same command goes on where it ended, and hotstart unpublish clears it."
+    "A version that is not complete stays invisible; the same command goes on where it ended, and hotstart "
+    "unpublish clears it."
 )
 _MAX_LISTED = 10
 
@@ -92,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.folder is not None or arguments.alias is not None or arguments.metadata:
             arguments.refuse("--twins stands alone: it takes no DIR, --alias or --metadata")
         return run_interruptibly(lambda: _add_twins(arguments), "The same command goes on where it ended.")
-    if arguments.folder is None or arguments.reference is None:
+    if not arguments.folder or arguments.reference is None:
+        # An empty DIR, as an unset variable gives it, would be the current folder.
         arguments.refuse("expected DIR and org/name@version (or --twins org/name@version)")
     try:
         reference = _version_reference(arguments.reference)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -183,3 +184,19 @@ def test_ls_says_what_is_ignored_and_why(processes: Processes, tmp_path: Path) -
     printed = processes.run("ls", "org/bert", "--origin", f"file://{tmp_path}").check().stdout
     assert "ignored:" in printed
     assert "org/bert/1" in printed
+
+
+def test_ls_looks_into_other_layouts(processes: Processes, tmp_path: Path) -> None:
+    """With --layout, versions have sizes and files; names that a terminal would obey are escaped."""
+    folder = tmp_path / "store" / "org" / "bert" / "1"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(b"{}")
+    (folder / "\x1b[31mred").write_bytes(b"")
+    for path in folder.iterdir():
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    layout = ("--origin", f"file://{tmp_path}", "--layout", "store/{model}/{version}/{file}")
+    printed = processes.run("ls", "org/bert", *layout).check().stdout
+    assert re.search(r"^1 \(adopted\) +latest +2023-11-14T22:13:20.000Z +2 B ", printed, re.MULTILINE)
+    assert r"store/org/bert/1/\x1b[31mred: file: control" in printed
+    printed = processes.run("ls", "org/bert@1", *layout).check().stdout
+    assert re.search(r"^config.json +2 B +unknown ", printed, re.MULTILINE)

@@ -102,6 +102,7 @@ def test_twins_for_an_adopted_version(processes: Processes, tmp_path: Path) -> N
     ("arguments", "message"),
     [
         (("publish", "DIR"), "expected DIR and org/name@version"),
+        (("publish", "", "org/bert@7"), "expected DIR and org/name@version"),
         (("publish", "DIR", "org/bert"), "name the version as well"),
         (("publish", "DIR", "org/bert@latest"), "computed and cannot be given"),
         (("publish", "DIR", "org/bert@7/config.json"), "not a file of it"),
@@ -207,7 +208,7 @@ def test_signal_in_the_middle_of_an_upload(
     assert done.status == status
     assert done.stdout == ""
     if number != signal.SIGKILL:
-        assert "interrupted. The version stays invisible; the same command goes on" in done.stderr
+        assert "interrupted. A version that is not complete stays invisible; the same command goes on" in done.stderr
         assert "Traceback" not in done.stderr
         assert list((tmp_path / "room").iterdir()) == []
     bucket = s3_url.split("/")[2]

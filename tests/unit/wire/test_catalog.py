@@ -369,12 +369,17 @@ def test_what_cannot_be_a_file_is_ignored_with_a_reason() -> None:
             "org/bert/loose.txt": b"",
             "org/bert/latest/x": b"",
             "org/bert/2/.hotstart-tmp-1": b"",
+            "org/bert/2/.hotstart/of-a-later-format.json": b"",
+            "org/bert/2/.hotstartrc": b"",
+            "org/bert/2/sub/.hotstart/x": b"",
         }
     )
     survey = tree.perform(catalog().survey(MODEL, NOW))
     assert survey.adopted == {"2"}
     assert [item.key for item in survey.ignored] == [
+        "org/bert/2/.hotstartrc",
         "org/bert/2/b@d",
+        "org/bert/2/sub/.hotstart/x",
         "org/bert/latest/x",
         "org/bert/loose.txt",
     ]
