@@ -52,7 +52,10 @@ def survey(origin: Origin, model: str, layout: Layout | None = None) -> Survey:
 
 
 def open_version(origin: Origin, reference: Reference, layout: Layout | None = None) -> Opening:
-    """Resolve a reference, over one connection, with two requests where the index names what it means.
+    """Resolve a reference, over one connection.
+
+    A published version that is named, by its id or an alias, takes two requests, and an adopted one a few;
+    the newest of all can only be told by looking into every folder that the index does not name.
 
     Raises:
         SourceError: no such model or version, or the origin cannot be read.
@@ -88,20 +91,25 @@ class _Found:
 
 
 def _opening(catalog: Catalog, reference: Reference, now_ms: int) -> Plan[_Found]:
-    index = yield from _published_index(reference.model)
-    entry = None if index is None else _named(index, reference.selector)
+    published = yield from _published_index(reference.model)
+    index = published or Index(reference.model)
+    version = _meant(index, reference.selector)
+    if version is not None:
+        # Its own folder tells, also of a version that no index names; no other folder need be looked at.
+        entry = index.entry(version)
+        manifest = yield from catalog.manifest(reference.model, version, now_ms)
+        if manifest is not None or entry is not None:
+            return _Found(index, entry or IndexEntry(version, 0), manifest)
+    # The newest of all, which an adopted one may be, or nothing: for that the folders must be listed.
+    known = yield from catalog.index(reference.model, now_ms)
+    if known is None:
+        return _Found(None, None, None)
+    version = known.index.resolve(reference.selector)
+    entry = None if version is None else known.index.entry(version)
     if entry is None:
-        # The newest of all, an adopted version, or nothing: for that the folders must be listed.
-        known = yield from catalog.index(reference.model, now_ms)
-        if known is None:
-            return _Found(None, None, None)
-        index = known.index
-        version = index.resolve(reference.selector)
-        entry = None if version is None else index.entry(version)
-    if entry is None:
-        return _Found(index, None, None)
+        return _Found(known.index, None, None)
     manifest = yield from catalog.manifest(reference.model, entry.version, now_ms)
-    return _Found(index, entry, manifest)
+    return _Found(known.index, entry, manifest)
 
 
 def _published_index(model: str) -> Plan[Index | None]:
@@ -113,12 +121,8 @@ def _published_index(model: str) -> Plan[Index | None]:
     return index if index.model == model else None
 
 
-def _named(index: Index, selector: str | None) -> IndexEntry | None:
-    """Return what the published index alone says that a selector means; None if that takes more."""
+def _meant(index: Index, selector: str | None) -> str | None:
+    """Return the version that a selector means, be it in the index or not; None for the newest of all."""
     if selector is None or selector == MAIN:
         selector = DEFAULT_ALIAS if DEFAULT_ALIAS in index.aliases else LATEST
-    if selector == LATEST:
-        # An adopted version may be newer than all that are published.
-        return None
-    version = index.resolve(selector)
-    return None if version is None else index.entry(version)
+    return None if selector == LATEST else index.aliases.get(selector, selector)

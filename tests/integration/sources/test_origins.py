@@ -13,6 +13,9 @@ from hotstart.sources.base import AllSourcesFailed, SourceError, SourceKind
 from hotstart.sources.catalog import open_version
 from hotstart.sources.chain import open_reference
 from hotstart.sources.inventory import describe_model, list_models
+from hotstart.sources.origin import OriginReader
+from hotstart.sources.origin_file import DirectoryOrigin
+from hotstart.wire.listing import Listing, ObjectBytes
 from hotstart.wire.manifest import Manifest, Representation
 from hotstart.wire.opening import Opening
 from hotstart.wire.ranges import ByteRange
@@ -188,6 +191,50 @@ def test_an_adopted_folder_is_read_like_any_version(directory: Tree, tmp_path: P
     config = manifest.files[0].identity()
     assert _read(directory, manifest, config, _all_bytes(config)) == b"{}"
     assert describe_model(directory.environment(), "org/bert").adopted == {"v1"}
+
+
+class Counting(DirectoryOrigin):
+    """Notes which keys and prefixes are asked for."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(directory)
+        self.asked: list[str] = []
+
+    def reader(self, doing: str) -> OriginReader:
+        reader = super().reader(doing)
+        asked = self.asked
+
+        class Reader(OriginReader):
+            def read(self, key: str, known_etag: str | None) -> ObjectBytes | None:
+                asked.append(key)
+                return reader.read(key, known_etag)
+
+            def listing(self, prefix: str, *, recursive: bool) -> Listing:
+                asked.append(prefix)
+                return reader.listing(prefix, recursive=recursive)
+
+            def close(self) -> None:
+                reader.close()
+
+        return Reader()
+
+
+@pytest.mark.parametrize("selector", ["v1", "prod"])
+def test_a_named_version_is_looked_for_alone(directory: Tree, tmp_path: Path, selector: str) -> None:
+    """Opening an adopted version by its name or an alias looks into no other version's folder."""
+    directory.publish(write_folder(tmp_path / "m", {"config.json": b"{}"}), "org/bert@p1", alias="other")
+    for version in ("v1", "v2"):
+        folder = tmp_path / "the origin" / "org" / "bert" / version
+        write_folder(folder, {"m.safetensors.index.json": b'{"weight_map":{"a":"s"}}', "s": b"1"})
+        for path in folder.iterdir():
+            os.utime(path, (LONG_AGO, LONG_AGO))
+    directory.move_alias("org/bert", "prod", "v1")
+    origin = Counting(str(tmp_path / "the origin"))
+    assert open_version(origin, parse_reference(f"org/bert@{selector}")).manifest.version == "v1"
+    assert {key.split("/")[2] for key in origin.asked} == {".hotstart", "v1"}
+    origin.asked.clear()
+    assert open_version(origin, parse_reference("org/bert@other")).manifest.version == "p1"
+    assert origin.asked == ["org/bert/.hotstart/index.json", "org/bert/p1/.hotstart/manifest.json"]
 
 
 def test_a_file_written_to_while_it_is_read_fails(directory: Tree, tmp_path: Path) -> None:

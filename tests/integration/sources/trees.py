@@ -10,9 +10,11 @@ from pathlib import Path
 from hotstart.sources.environment import Environment
 from hotstart.sources.origin import Origin
 from hotstart.sources.origins import open_origin
+from hotstart.wire.adoption import Layout
 from hotstart.wire.references import parse_reference
 from hotstart_proxy.origins.urls import open_origin as open_proxy_origin
-from hotstart_proxy.publishing.publisher import publish
+from hotstart_proxy.publishing.aliases import move_aliases
+from hotstart_proxy.publishing.publisher import now_ms, publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,15 @@ class Tree:
         async def run() -> None:
             async with open_proxy_origin(self.url, self.variables) as origin:
                 await publish(origin, folder, parse_reference(reference), alias=alias)
+
+        asyncio.run(run())
+
+    def move_alias(self, model: str, alias: str, version: str) -> None:
+        """Move an alias as the command does."""
+
+        async def run() -> None:
+            async with open_proxy_origin(self.url, self.variables) as origin:
+                await move_aliases(origin, model, {alias: version}, Layout(), now_ms())
 
         asyncio.run(run())
 
