@@ -236,7 +236,7 @@ class _FileBody(Body):
             raise SourceError(
                 self._origin.name,
                 self._doing,
-                "the file was replaced or written to since it was published or adopted",
+                "the file was replaced, written to or copied since it was published or adopted",
                 transient=False,
             )
 

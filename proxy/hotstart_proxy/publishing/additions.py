@@ -26,7 +26,7 @@ from .jobs import in_thread, run_bounded
 from .progress import NoProgress, Progress, Stage
 from .publisher import Outcome, PublishedTwin
 from .twins import ZSTD_SUFFIX, frame_file
-from .uploads import Uploader
+from .uploads import Uploader, clear_unfinished
 from .version_states import exact_version, read_version_state
 
 __all__ = ["TwinsAdded", "add_twins"]
@@ -106,6 +106,7 @@ async def add_twins(
     if made:
         added = AddedTwins(model, version, ZSTD_SUFFIX, tuple(twin for twin, _ in made))
         await _put_document(origin, added)
+        await clear_unfinished(origin, model, version)
     sizes = {file.path: file.size for file in files}
     return TwinsAdded(
         model=model,
