@@ -251,7 +251,7 @@ def test_a_file_written_to_while_it_is_read_fails(directory: Tree, tmp_path: Pat
         with path.open("r+b") as file:
             file.seek(2_000_000)
             file.write(b"other")
-        with pytest.raises(SourceError, match="replaced or written to"):
+        with pytest.raises(SourceError, match="replaced, written to or copied"):
             body.readinto(memoryview(bytearray(1_000_000)))
     session.close()
 
