@@ -153,8 +153,7 @@ class Model:
                 ``none`` nothing but the checksums of compressed frames. None is ``pieces`` for what comes
                 over TCP or from the origin, and ``none`` for what comes from this host.
             compression: ``zstd`` asks for the compressed twin where there is one, ``none`` never does,
-            ``auto``
-                does so over a network.
+                ``auto`` does so over a network.
             tensors: names of those that are wanted; None for all.
             raw: give every tensor as uint8 with one axis.
 

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hotstart publish [options] DIR org/name@version\n"
         "       hotstart publish [options] --twins org/name@version"
     )
-    parser.add_argument("folder", metavar="DIR", nargs="?", help="the model's folder; hidden files stay out")
+    parser.add_argument(
+        "folder", metavar="DIR", nargs="?", help="the model's folder; hidden folders stay out"
+    )
     parser.add_argument(
         "reference",
         metavar="org/name@version",

@@ -1,7 +1,8 @@
 """The folder to publish: which of its files make the version, and what is wrong with it.
 
-Rules: every regular file is published, subfolders kept. Names that begin with a dot (``.git``, ``.cache``,
-``.DS_Store``) and what is neither file nor folder are left out, and the caller says so. Links to files are
+Rules: every regular file is published, subfolders kept. Folders whose names begin with a dot (``.git``,
+``.cache``) are tools' own and are left out, as are ``.DS_Store`` and what is neither file nor folder, and the
+caller says so. Links to files are
 followed wherever they lead, since a snapshot in the Hugging Face cache is a folder of links to its blobs.
 Links to folders are refused: following them may go round in circles or take in a whole disk, and leaving them
 out in silence would publish half a model.
@@ -24,6 +25,8 @@ from .errors import FileChanged, FolderRefused
 __all__ = ["Folder", "LeftOut", "Signature", "SourceFile", "scan_folder"]
 
 SAFETENSORS_SUFFIX = ".safetensors"
+# A file manager writes it into every folder that it shows.
+_LITTER = (".DS_Store",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def scan_folder(root: Path) -> Folder:
                 problems.append(item)
     problems += _twins_among(files)
     if not files and not problems:
-        problems.append("it holds no files" + (" but hidden ones" if left_out else ""))
+        problems.append("it holds no files" + (" of a model" if left_out else ""))
     if problems:
         raise FolderRefused(str(root), sorted(problems))
     return Folder(
@@ -151,9 +154,10 @@ def _walk(root: Path) -> Iterator[SourceFile | LeftOut | str]:
                     f"{path} is there: names that begin {RESERVED_PREFIX} are the origin's own (is this a "
                     "copy of an origin? publish the files alone)"
                 )
-            elif entry.name.startswith("."):
-                is_folder = entry.is_dir(follow_symlinks=False)
-                yield LeftOut(f"{path}/" if is_folder else path, "hidden")
+            elif entry.name.startswith(".") and entry.is_dir():
+                yield LeftOut(f"{path}/", "hidden")
+            elif entry.name in _LITTER:
+                yield LeftOut(path, "no part of a model")
             elif entry.is_dir(follow_symlinks=False):
                 folders.append((f"{path}/", Path(entry.path)))
             else:

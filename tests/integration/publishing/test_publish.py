@@ -452,7 +452,7 @@ def _emptied(folder: Path) -> None:
 
 def _only_hidden(folder: Path) -> None:
     _emptied(folder)
-    (folder / ".gitattributes").touch()
+    (folder / ".DS_Store").touch()
 
 
 def _truncated(folder: Path) -> None:
@@ -469,7 +469,7 @@ def _without_shard(folder: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (_emptied, "it holds no files"),
     "missing": (shutil.rmtree, "it is not there"),
-    "only hidden": (_only_hidden, "no files but hidden ones"),
+    "only hidden": (_only_hidden, "no files of a model"),
     "truncated": (_truncated, r"model\.safetensors: malformed Safetensors header: describes a file of"),
     "no header": (
         lambda folder: (folder / "x.safetensors").touch(),
@@ -506,8 +506,9 @@ async def test_folder_is_refused(case: str, model_folder: Path, tmp_path: Path) 
     assert recording.writes == []
 
 
-async def test_hidden_and_special_files_are_left_out(origin: Origin, model_folder: Path) -> None:
-    """Names that begin with a dot, and what is no file, stay out, and the result names them."""
+async def test_hidden_folders_and_special_files_are_left_out(origin: Origin, model_folder: Path) -> None:
+    """Hidden folders and what is no file stay out, and the result names them; a dot file is a file."""
+    (model_folder / ".gitattributes").write_text("*.safetensors filter=lfs")
     (model_folder / ".git" / "objects").mkdir(parents=True)
     (model_folder / ".git" / "config").touch()
     (model_folder / "1_Pooling" / ".DS_Store").touch()
@@ -515,10 +516,11 @@ async def test_hidden_and_special_files_are_left_out(origin: Origin, model_folde
     published = await publish(origin, model_folder, SEVEN)
     assert [(item.path, item.reason) for item in published.left_out] == [
         (".git/", "hidden"),
-        ("1_Pooling/.DS_Store", "hidden"),
+        ("1_Pooling/.DS_Store", "no part of a model"),
         ("pipe", "neither file nor folder"),
     ]
-    assert published.files == len(FILES)
+    assert published.files == len(FILES) + 1
+    assert await origin.head("org/bert/7/.gitattributes") is not None
 
 
 async def test_hub_cache_snapshot_is_published(origin: Origin, model_folder: Path, tmp_path: Path) -> None:
