@@ -65,6 +65,8 @@ _HOPELESS = frozenset(
 )
 
 T = TypeVar("T")
+# Clearing is over in an instant, and happens once a publish.
+_PUT_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +278,15 @@ class DirectoryOrigin(Origin):
         return await self._call(f"writing {key}", self._put, key, data, create_only, if_match)
 
     def _put(self, key: str, data: bytes, create_only: bool, if_match: str | None) -> ObjectInfo:
+        # Whoever clears uploads away may take this one's temporary file; the bytes are here to write again.
+        for _ in range(_PUT_ATTEMPTS - 1):
+            try:
+                return self._put_once(key, data, create_only, if_match)
+            except UploadCleared:
+                pass
+        return self._put_once(key, data, create_only, if_match)
+
+    def _put_once(self, key: str, data: bytes, create_only: bool, if_match: str | None) -> ObjectInfo:
         temporary = self._begin(key)
         try:
             view = memoryview(data)
@@ -288,7 +299,10 @@ class DirectoryOrigin(Origin):
                 if if_match is not None:
                     self._check_etag(key, temporary.target, if_match)
                 _make_newer(temporary.descriptor, temporary.target)
-                temporary.path.replace(temporary.target)
+                try:
+                    temporary.path.replace(temporary.target)
+                except FileNotFoundError as error:
+                    raise self._cleared(key) from error
             _sync_folder(temporary.target.parent)
             return _info(key, os.fstat(temporary.descriptor))
         finally:
@@ -311,10 +325,12 @@ class DirectoryOrigin(Origin):
         except FileExistsError as error:
             raise AlreadyExists(self.url, f"writing {key}", "there is such a file") from error
         except FileNotFoundError as error:
-            reason = "its temporary file was cleared away meanwhile"
-            raise UploadCleared(self.url, f"writing {key}", reason) from error
+            raise self._cleared(key) from error
         _sync_folder(temporary.target.parent)
         return _info(key, found)
+
+    def _cleared(self, key: str) -> UploadCleared:
+        return UploadCleared(self.url, f"writing {key}", "its temporary file was cleared away meanwhile")
 
     async def upload(
         self,
