@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from hotstart.wire.adoption import Layout
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.index import Index, IndexEntry
 from hotstart.wire.manifest import File, Manifest, OriginObject
@@ -26,6 +27,7 @@ from hotstart_proxy.cache.documents import index_name, manifest_name
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.observer import NullObserver
 from hotstart_proxy.origins.directory import DirectoryOrigin
+from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.stores.disk import DiskStore
 
 _VERSIONS_A_MODEL = 5
@@ -70,7 +72,8 @@ async def measure(root: Path) -> dict[str, float]:
     async with DiskStore(root) as store:
         opened = time.perf_counter()
         blobs = store.usage().blobs
-        async with Cache(DirectoryOrigin(root), store, CacheSettings(), NullObserver()) as cache:
+        origin = TreeOrigin(DirectoryOrigin(root), Layout())
+        async with Cache(origin, store, CacheSettings(), NullObserver()) as cache:
             await cache.gc()
         collected = time.perf_counter()
         assert store.usage().blobs == blobs

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-from hotstart.wire.manifest import Representation
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.origins.models import VersionBlob
 from hotstart_proxy.stores.base import Blob, FileSlice, StoreError
 
 from .answers import Body, BodySource
@@ -55,16 +56,16 @@ class PassedBody(Body):
 
     def __init__(
         self,
-        model: str,
-        representation: Representation,
+        blob: VersionBlob,
         wanted: ByteRange,
+        tier: Tier,
         passthrough: PassThrough,
         observer: Observer,
     ) -> None:
         self.length = len(wanted)
-        self._model = model
+        self._model = blob.model
         self._observer = observer
-        self._stream: AsyncGenerator[bytes, None] = passthrough.stream(model, representation, wanted)
+        self._stream: AsyncGenerator[bytes, None] = passthrough.stream(blob, wanted, tier)
 
     async def parts(self) -> AsyncIterator[FileSlice | bytes]:
         async for chunk in self._stream:
@@ -93,13 +94,13 @@ class FillBody(Body):
         try:
             async for part in self._reader.parts():
                 position += _length(part)
-                self._observer.answered(fill.model, self.source.value, _length(part))
+                self._observer.answered(fill.blob.model, self.source.value, _length(part))
                 yield part
             return
         except StoreError:
             rest = ByteRange(position, wanted.stop)
         self.source = BodySource.PASSED_ON
-        self._rest = PassedBody(fill.model, fill.representation, rest, self._passthrough, self._observer)
+        self._rest = PassedBody(fill.blob, rest, self._reader.tier, self._passthrough, self._observer)
         async for part in self._rest.parts():
             yield part
 

@@ -17,8 +17,9 @@ from hotstart.wire.pieces import Pieces
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import Reference
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.origins.base import ObjectChanged, Origin, OriginError
-from hotstart_proxy.origins.catalog import catalog_of
+from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.origins.base import ObjectChanged, OriginError
+from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import Blob, Store, StoreError, Usage
 
 from . import documents
@@ -52,7 +53,7 @@ class Cache:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: ModelOrigin,
         store: Store,
         settings: CacheSettings,
         observer: Observer,
@@ -72,18 +73,16 @@ class Cache:
         self._settings = settings
         self._observer = observer
         self._condition = Condition(observer)
-        catalog = catalog_of(origin, settings.layout)
         self._indexes = Indexes(
             origin,
             store,
-            catalog,
             settings.alias_ttl_seconds,
             now,
             self._condition,
             self._index_seen,
             self._keep_index,
         )
-        self._manifests = Manifests(origin, store, catalog, now, self._condition)
+        self._manifests = Manifests(origin, store, now, self._condition)
         self._holdings = Holdings(store, settings.keep_versions, observer, self._open_ids)
         self._fills = Fills(
             origin,
@@ -197,7 +196,13 @@ class Cache:
     # Bytes
 
     async def read(
-        self, resolved: Resolved, representation: Representation, wanted: ByteRange, *, may_redirect: bool
+        self,
+        resolved: Resolved,
+        representation: Representation,
+        wanted: ByteRange,
+        *,
+        may_redirect: bool,
+        tier: Tier = Tier.STANDARD,
     ) -> Body | Redirect:
         """Answer with bytes of one representation; the caller closes the body.
 
@@ -206,12 +211,14 @@ class Cache:
             representation: one of its manifest's.
             wanted: within the representation.
             may_redirect: the reader follows a redirect to a pre-signed URL.
+            tier: the reader's.
 
         Raises:
             OriginError, CacheClosed: neither a fill nor the origin can give the bytes. Later errors come out
                 of the body.
         """
         model = resolved.manifest.model
+        sought = VersionBlob(model, resolved.manifest.version, representation)
         try:
             while True:
                 blob = await self._open_blob(model, representation)
@@ -220,27 +227,27 @@ class Cache:
                 if not resolved.kept and self._fills.get(representation.id) is None:
                     break
                 spared = frozenset(item.id for item in _representations(resolved))
-                reader = await self._fills.join(model, representation, wanted, spared)
+                reader = await self._fills.join(sought, wanted, spared, tier)
                 if reader is None:
                     continue
                 body = FillBody(reader, self._passthrough, self._observer)
                 if self._settings.on_miss == "redirect" and may_redirect and not reader.fill.has(wanted):
-                    redirect = await self._redirect_from(body, model, representation)
+                    redirect = await self._redirect_from(body, sought)
                     if redirect is not None:
                         return redirect
                 return body
         except StoreError as error:
             self._condition.store_failed(error)
-        redirect = await self._redirect(model, representation) if may_redirect else None
+        redirect = await self._redirect(sought) if may_redirect else None
         if redirect is not None:
             return redirect
-        return PassedBody(model, representation, wanted, self._passthrough, self._observer)
+        return PassedBody(sought, wanted, tier, self._passthrough, self._observer)
 
-    async def _redirect_from(self, body: Body, model: str, representation: Representation) -> Redirect | None:
+    async def _redirect_from(self, body: Body, sought: VersionBlob) -> Redirect | None:
         """Redirect instead of giving a body, which is closed then; its fill goes on with what was asked."""
         redirect = None
         try:
-            redirect = await self._redirect(model, representation)
+            redirect = await self._redirect(sought)
         except BaseException:
             await body.close()
             raise
@@ -268,18 +275,21 @@ class Cache:
     def _open_ids(self) -> Set[str]:
         return self._open.keys()
 
-    async def _redirect(self, model: str, representation: Representation) -> Redirect | None:
-        if not self._origin.can_presign:
+    async def _redirect(self, sought: VersionBlob) -> Redirect | None:
+        signed = await self._presign([sought], self._settings.presign_seconds)
+        if signed is None:
+            return None
+        self._observer.redirected(sought.model)
+        return Redirect(signed.urls[sought.representation.path])
+
+    async def _presign(self, blobs: list[VersionBlob], expires_in_seconds: int) -> Fallback | None:
+        if not self._origin.can_presign or not blobs:
             return None
         try:
-            url = await self._origin.presign(representation.origin, self._settings.presign_seconds)
+            return await self._origin.presign(blobs, expires_in_seconds)
         except OriginError as error:
             self._condition.origin_failed(error)
             return None
-        if url is None:
-            return None
-        self._observer.redirected(model)
-        return Redirect(url.url)
 
     async def fallback(self, resolved: Resolved, expires_in_seconds: int) -> Fallback | None:
         """Pre-sign URLs of all representations of a version; None where the origin cannot.
@@ -288,20 +298,9 @@ class Cache:
             resolved: the version.
             expires_in_seconds: asked for; what is given may be less.
         """
-        urls: dict[str, str] = {}
-        if not self._origin.can_presign:
-            return None
-        for item in _representations(resolved):
-            try:
-                signed = await self._origin.presign(item.origin, expires_in_seconds)
-            except OriginError as error:
-                self._condition.origin_failed(error)
-                return None
-            if signed is None:
-                return None
-            urls[item.path] = signed.url
-            expires_in_seconds = min(expires_in_seconds, signed.expires_in_seconds)
-        return Fallback(urls, expires_in_seconds)
+        manifest = resolved.manifest
+        blobs = [VersionBlob(manifest.model, manifest.version, item) for item in _representations(resolved)]
+        return await self._presign(blobs, expires_in_seconds)
 
     # What an operator asks for
 
@@ -334,6 +333,7 @@ class Cache:
 
     async def _warm_one(self, resolved: Resolved, item: Representation) -> None:
         model = resolved.manifest.model
+        sought = VersionBlob(model, resolved.manifest.version, item)
         spared = frozenset(other.id for other in _representations(resolved))
         while True:
             blob = await self._open_blob(model, item)
@@ -341,7 +341,7 @@ class Cache:
                 await blob.close()
                 self._closed(blob.id)
                 return
-            reader = await self._fills.join(model, item, ByteRange(0, item.size), spared)
+            reader = await self._fills.join(sought, ByteRange(0, item.size), spared, Tier.WARMING)
             if reader is None:
                 continue
             try:
@@ -430,7 +430,7 @@ class Cache:
                 self._condition.store_worked()
                 self._spawn(self._after_commit(fill))
             case OriginError():
-                self._origin_failed(fill.model, error)
+                self._origin_failed(fill.blob.model, error)
             case StoreError():
                 self._condition.store_failed(error)
             case IntegrityError():
@@ -441,7 +441,7 @@ class Cache:
         if item.pieces is None:
             learned = Pieces(tuple(fill.partial.crc32), b"")
             data = json_documents.dump_json({"id": item.id, "pieces": dump_pieces(learned)})
-            await self._write(documents.pieces_name(fill.model, item.id), data)
+            await self._write(documents.pieces_name(fill.blob.model, item.id), data)
         await self._holdings.committed(item.id)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:

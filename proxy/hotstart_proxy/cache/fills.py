@@ -7,14 +7,16 @@ import contextlib
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hotstart.wire.errors import HotstartError, IntegrityError
-from hotstart.wire.manifest import Representation
 from hotstart.wire.pieces import PIECE_BYTES, missing_runs, piece_range, pieces_of
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.fill import FillState
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.origins.base import ObjectChanged, Origin, OriginError, OriginUnreachable
+from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginUnreachable
+from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import FileSlice, PartialBlob, StoreError
 
 from .answers import CacheClosed
@@ -39,7 +41,7 @@ class FillTools:
             ended it; None: the blob is committed.
     """
 
-    origin: Origin
+    origin: ModelOrigin
     observer: Observer
     buffers: asyncio.Semaphore
     connections: int
@@ -54,11 +56,9 @@ class Fill:
     again. A replaced object, a wrong whole, or a failing store ends it.
     """
 
-    def __init__(
-        self, tools: FillTools, model: str, representation: Representation, partial: PartialBlob
-    ) -> None:
-        self.model = model
-        self.representation = representation
+    def __init__(self, tools: FillTools, blob: VersionBlob, partial: PartialBlob) -> None:
+        self.blob = blob
+        self.representation = blob.representation
         self.partial = partial
         self.ended = False
         self.error: HotstartError | None = None
@@ -69,11 +69,12 @@ class Fill:
         self._workers: set[asyncio.Task[bool]] = set()
         self._busy = 0
         self._damaged: dict[int, int] = {}
+        self._watch: asyncio.Task[None] | None = None
         self._fetched_bytes = 0
         self._began = asyncio.get_running_loop().time()
         self._tail: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
-        tools.observer.fill_started(model, representation.size)
+        tools.observer.fill_started(blob.model, blob.representation.size)
 
     @property
     def joinable(self) -> bool:
@@ -94,11 +95,16 @@ class Fill:
         """Tell whether all wanted bytes are verified already."""
         return all(self._state.is_done(piece) for piece in pieces_of(wanted))
 
-    def join(self, wanted: ByteRange) -> FillReader:
+    @property
+    def tier(self) -> Tier:
+        """The most urgent of its readers'; what is fetched for nobody can wait for everybody."""
+        return max((reader.tier for reader in self._readers.values()), default=Tier.WARMING)
+
+    def join(self, wanted: ByteRange, tier: Tier) -> FillReader:
         """Take in a reader; it must be joinable. The caller closes the reader."""
         pieces = pieces_of(wanted)
         token = self._state.join(pieces)
-        reader = FillReader(self, token, wanted)
+        reader = FillReader(self, token, wanted, tier)
         self._readers[token] = reader
         self.pump()
         return reader
@@ -159,8 +165,8 @@ class Fill:
             self._end(error)
             return
         if isinstance(error, OriginError):
-            self._tools.observer.origin_failed(self.model)
-            self._tools.origin_failed(self.model, error)
+            self._tools.observer.origin_failed(self.blob.model)
+            self._tools.origin_failed(self.blob.model, error)
         else:
             readers = {token for token in readers if self._needs_any(token, run)}
         self._fail_readers(readers, error)
@@ -172,17 +178,47 @@ class Fill:
         for piece in run:
             if self.partial.left[piece] and await self.partial.recover(piece):
                 self._done(piece)
-        for missing in missing_runs(self.partial.done, run, len(run)):
-            await self._fetch(missing)
+        missing = [piece for piece in run if not self.partial.done[piece]]
+        if not missing:
+            return
+        ours = await self.partial.claim(missing)
+        try:
+            for piece in missing:
+                # One that is left by now is looked at in the next round, like any other that is asked for.
+                if piece not in ours and not self.partial.left[piece]:
+                    self._elsewhere(piece)
+            not_ours = [piece not in ours for piece in range(run.stop)]
+            for part in missing_runs(not_ours, run, len(run)):
+                await self._fetch(part)
+        finally:
+            await self.partial.release(ours)
+
+    def _elsewhere(self, piece: int) -> None:
+        if self.ended:
+            return
+        self._state.elsewhere(piece)
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._watch_others())
+
+    async def _watch_others(self) -> None:
+        while self._state.waits_for_others and not self.ended:
+            await asyncio.sleep(self.partial.poll_seconds)
+            try:
+                busy = await self.partial.refresh()
+            except StoreError as error:
+                self._end(error)
+                return
+            if not self.ended and self._state.returned(busy):
+                self.pump()
 
     async def _fetch(self, run: range) -> None:
         size = self.representation.size
         wanted = ByteRange(run.start * PIECE_BYTES, min(run.stop * PIECE_BYTES, size))
         buffer = bytearray(min(PIECE_BYTES, len(wanted)))
         piece, filled = run.start, 0
-        async with self._tools.origin.get(self.representation.origin, wanted) as chunks:
+        async with self._tools.origin.get(self.blob, wanted, self.tier) as chunks:
             async for chunk in chunks:
-                self._tools.observer.origin_bytes(self.model, len(chunk))
+                self._tools.observer.origin_bytes(self.blob.model, len(chunk))
                 rest = memoryview(chunk)
                 while rest and piece < run.stop:
                     length = len(piece_range(piece, size))
@@ -196,7 +232,7 @@ class Fill:
         if piece < run.stop:
             raise OriginUnreachable(
                 self._tools.origin.url,
-                f"reading {self.representation.origin.key}",
+                f"reading {self.representation.path}",
                 f"the body ended in piece {piece}, {wanted.stop - piece * PIECE_BYTES - filled} bytes short",
             )
 
@@ -210,7 +246,7 @@ class Fill:
                 if self._damaged[piece] >= _TRIES_A_PIECE:
                     del self._damaged[piece]
                     raise
-                self._tools.observer.refetched(self.model)
+                self._tools.observer.refetched(self.blob.model)
                 return
         await self.partial.write(piece, data, crc32)
         self._fetched_bytes += len(data)
@@ -263,7 +299,10 @@ class Fill:
 
     async def _stop_workers(self) -> None:
         current = asyncio.current_task()
-        workers = [task for task in self._workers if task is not current]
+        tasks: set[asyncio.Task[Any]] = {*self._workers}
+        if self._watch is not None:
+            tasks.add(self._watch)
+        workers = [task for task in tasks if task is not current and not task.done()]
         for task in workers:
             task.cancel()
         if workers:
@@ -271,7 +310,7 @@ class Fill:
 
     def _over(self, outcome: str) -> None:
         seconds = asyncio.get_running_loop().time() - self._began
-        self._tools.observer.fill_ended(self.model, outcome, self._fetched_bytes, seconds)
+        self._tools.observer.fill_ended(self.blob.model, outcome, self._fetched_bytes, seconds)
         self._tools.ended(self, self.error)
         self._settled.set()
 
@@ -339,10 +378,11 @@ def _outcome(error: HotstartError | None) -> str:
 class FillReader:
     """One reader of a fill: its bytes in order, as they are verified."""
 
-    def __init__(self, fill: Fill, token: int, wanted: ByteRange) -> None:
+    def __init__(self, fill: Fill, token: int, wanted: ByteRange, tier: Tier) -> None:
         self.fill = fill
         self.token = token
         self.wanted = wanted
+        self.tier = tier
         self.error: HotstartError | None = None
 
     async def parts(self) -> AsyncIterator[FileSlice | bytes]:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hotstart.wire.catalog import Catalog, KnownIndex
+from hotstart.wire.catalog import KnownIndex
 from hotstart.wire.errors import FormatError, HotstartError
 from hotstart.wire.index import Index
-from hotstart_proxy.origins.base import Origin, OriginError
-from hotstart_proxy.origins.catalog import perform
+from hotstart_proxy.origins.base import OriginError
+from hotstart_proxy.origins.models import ModelOrigin
 from hotstart_proxy.stores.base import Store, StoreError
 
 from . import documents
@@ -52,9 +52,8 @@ class Indexes:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: ModelOrigin,
         store: Store,
-        catalog: Catalog,
         ttl_seconds: float,
         now: Callable[[], float],
         condition: Condition,
@@ -66,7 +65,6 @@ class Indexes:
         Args:
             origin: asked when what is known is older than ttl_seconds.
             store: keeps the last answers.
-            catalog: of the origin.
             ttl_seconds: see ``CacheSettings.alias_ttl_seconds``.
             now: seconds since the epoch.
             condition: told how the origin and the store did.
@@ -75,7 +73,6 @@ class Indexes:
         """
         self._origin = origin
         self._store = store
-        self._catalog = catalog
         self._ttl_seconds = ttl_seconds
         self._now = now
         self._condition = condition
@@ -142,7 +139,7 @@ class Indexes:
 
     async def _list_names(self) -> tuple[str, ...]:
         try:
-            names = await perform(self._origin, self._catalog.models())
+            names = await self._origin.models()
         except OriginError as error:
             self._condition.origin_failed(error)
             raise
@@ -174,8 +171,7 @@ class Indexes:
 
     async def _refresh(self, model: str, state: _State) -> None:
         try:
-            plan = self._catalog.index(model, int(self._now() * 1000), state.known)
-            known = await perform(self._origin, plan)
+            known = await self._origin.index(model, int(self._now() * 1000), state.known)
         except (OriginError, FormatError) as error:
             state.failed = error
             if isinstance(error, OriginError):

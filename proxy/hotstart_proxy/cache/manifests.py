@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hotstart.wire.catalog import Catalog
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.errors import FormatError
 from hotstart.wire.index import IndexEntry
 from hotstart.wire.manifest import Manifest
-from hotstart_proxy.origins.base import Origin, OriginError
-from hotstart_proxy.origins.catalog import perform
+from hotstart_proxy.origins.base import OriginError
+from hotstart_proxy.origins.models import ModelOrigin
 from hotstart_proxy.stores.base import Store, StoreError
 
 from . import documents
@@ -40,15 +39,13 @@ class Manifests:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: ModelOrigin,
         store: Store,
-        catalog: Catalog,
         now: Callable[[], float],
         condition: Condition,
     ) -> None:
         self._origin = origin
         self._store = store
-        self._catalog = catalog
         self._now = now
         self._condition = condition
         # The one used last stands last.
@@ -88,8 +85,7 @@ class Manifests:
                 return kept
             stale = stale or kept
         try:
-            plan = self._catalog.manifest(model, entry.version, int(self._now() * 1000))
-            data = await perform(self._origin, plan)
+            data = await self._origin.manifest(model, entry.version, int(self._now() * 1000))
         except OriginError as error:
             self._condition.origin_failed(error)
             if stale is not None:
@@ -98,8 +94,7 @@ class Manifests:
         self._condition.origin_answered()
         if data is None:
             raise NotFound("version", f"{model}@{entry.version}")
-        known = await _parse(model, entry.version, data)
-        return known
+        return await _parse(model, entry.version, data)
 
     async def _read(self, model: str, version: str) -> KnownManifest | None:
         name = documents.manifest_name(model, version)

@@ -18,7 +18,9 @@ from hotstart.wire.manifest import Representation
 from hotstart.wire.pieces import PIECE_BYTES, piece_range
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.origins.base import Origin, OriginError, OriginUnreachable
+from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.origins.base import OriginError, OriginUnreachable
+from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 
 from .answers import CacheClosed
 
@@ -34,7 +36,7 @@ class PassThrough:
     """All passing on of one cache."""
 
     def __init__(
-        self, origin: Origin, observer: Observer, failed: Callable[[str, OriginError], None]
+        self, origin: ModelOrigin, observer: Observer, failed: Callable[[str, OriginError], None]
     ) -> None:
         """Begin with nothing under way.
 
@@ -52,9 +54,7 @@ class PassThrough:
         self._windows = _Windows()
         self._closed = False
 
-    async def stream(
-        self, model: str, representation: Representation, wanted: ByteRange
-    ) -> AsyncGenerator[bytes, None]:
+    async def stream(self, blob: VersionBlob, wanted: ByteRange, tier: Tier) -> AsyncGenerator[bytes, None]:
         """Yield the wanted bytes in order, as they come.
 
         Raises (while iterating):
@@ -65,10 +65,10 @@ class PassThrough:
             return
         if self._closed:
             raise CacheClosed
-        key = (representation.id, wanted)
+        key = (blob.representation.id, wanted)
         shared = self._shared.get(key)
         if shared is None or not shared.joinable:
-            source = self._read(model, representation, wanted)
+            source = self._read(blob, wanted, tier)
             shared = self._shared[key] = _SharedRead(source, self._windows)
             self._all.add(shared)
         reader = shared.join()
@@ -84,30 +84,27 @@ class PassThrough:
                 if self._shared.get(key) is shared:
                     del self._shared[key]
         if position < wanted.stop:
-            rest = self._read(model, representation, ByteRange(position, wanted.stop))
+            rest = self._read(blob, ByteRange(position, wanted.stop), tier)
             async with contextlib.aclosing(rest) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-    async def _read(
-        self, model: str, representation: Representation, wanted: ByteRange
-    ) -> AsyncGenerator[bytes, None]:
-        item = representation.origin
+    async def _read(self, blob: VersionBlob, wanted: ByteRange, tier: Tier) -> AsyncGenerator[bytes, None]:
         left = len(wanted)
-        check = _PieceCheck(representation, wanted.start)
+        check = _PieceCheck(blob.representation, wanted.start)
         try:
-            async with self._origin.get(item, wanted) as chunks:
+            async with self._origin.get(blob, wanted, tier) as chunks:
                 async for chunk in chunks:
                     left -= len(chunk)
-                    self._observer.origin_bytes(model, len(chunk))
+                    self._observer.origin_bytes(blob.model, len(chunk))
                     check.update(chunk)
                     yield chunk
             if left:
                 raise OriginUnreachable(
-                    self._origin.url, f"reading {item.key}", f"the body lacks {left} bytes"
+                    self._origin.url, f"reading {blob.representation.path}", f"the body lacks {left} bytes"
                 )
         except OriginError as error:
-            self._failed(model, error)
+            self._failed(blob.model, error)
             raise
 
     async def close(self) -> None:

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Set
 
 from hotstart.wire.errors import HotstartError
-from hotstart.wire.manifest import Representation
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.origins.base import Origin, OriginError
+from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.origins.base import OriginError
+from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import NoSpaceNow, PartialBlob, Store
 
 from .answers import CacheClosed
@@ -29,7 +30,7 @@ class Fills:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: ModelOrigin,
         store: Store,
         observer: Observer,
         connections: int,
@@ -69,47 +70,51 @@ class Fills:
         return fill if fill is not None and fill.joinable else None
 
     async def join(
-        self, model: str, representation: Representation, wanted: ByteRange, spared: Set[str]
+        self, blob: VersionBlob, wanted: ByteRange, spared: Set[str], tier: Tier
     ) -> FillReader | None:
         """Join the fill of a blob, begun if need be; None if the blob has been committed meanwhile.
 
         Args:
-            model: whose blob it is.
-            representation: the blob.
+            blob: which.
             wanted: what the reader will read.
             spared: content ids that must not be evicted to make room.
+            tier: the reader's.
 
         Raises:
             NeverFits, NoSpaceNow, StoreError: it cannot be filled.
             CacheClosed
         """
-        content_id = representation.id
+        content_id = blob.representation.id
         while True:
             if self._closing:
                 raise CacheClosed
             fill = self._fills.get(content_id)
             if fill is not None and fill.joinable:
                 self._fills[content_id] = self._fills.pop(content_id)
-                return fill.join(wanted)
+                return fill.join(wanted, tier)
             if fill is not None:
                 await fill.settled()
                 continue
-            begun = await self._starting.run(content_id, lambda: self._start(model, representation, spared))
+            begun = await self._starting.run(content_id, lambda: self._start(blob, spared))
             if begun is None:
                 return None
 
-    async def _start(self, model: str, representation: Representation, spared: Set[str]) -> Fill | None:
+    async def _start(self, blob: VersionBlob, spared: Set[str]) -> Fill | None:
+        representation = blob.representation
         if self._store.blobs().get(representation.id) == representation.size:
             return None
         await self._limit_idle()
-        partial = await self._reserve(representation, spared)
-        fill = Fill(self._tools, model, representation, partial)
+        partial = await self._reserve(blob, spared)
+        if partial is None:
+            return None
+        fill = Fill(self._tools, blob, partial)
         self._fills[representation.id] = fill
         fill.pump()
         return fill
 
-    async def _reserve(self, representation: Representation, spared: Set[str]) -> PartialBlob:
-        content_id, size, pieces = representation.id, representation.size, representation.pieces
+    async def _reserve(self, blob: VersionBlob, spared: Set[str]) -> PartialBlob | None:
+        item = blob.representation
+        content_id, size, pieces = item.id, item.size, item.pieces
         try:
             return await self._store.begin_fill(content_id, size, pieces)
         except NoSpaceNow:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-
-from hotstart.wire.adoption import Layout
 
 __all__ = ["CacheSettings"]
 
@@ -25,7 +23,6 @@ class CacheSettings:
         partial_ttl_seconds: a fill that nobody has gone on with for so long is dropped.
         fill_connections: requests to the origin at a time for one fill.
         presign_seconds: life of the URLs that readers are redirected to.
-        layout: where an origin that was not published by hotstart has its models.
     """
 
     keep_versions: int = 5
@@ -36,4 +33,3 @@ class CacheSettings:
     # S3 gives 85 to 90 MB/s a connection: eight fill a 5 Gbit/s link.
     fill_connections: int = 8
     presign_seconds: int = 3600
-    layout: Layout = field(default_factory=Layout)

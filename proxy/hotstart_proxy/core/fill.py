@@ -7,24 +7,28 @@ The rules, of which everything below is the carrying out:
   Readers take turns. Only when nobody waits for a piece that is not already on its way is there read-ahead,
   and only within what was asked.
 - What was asked stays asked when its reader goes away: the bytes are wanted again soon.
+- What another process has claimed is waited for, and asked for again when that process has written it (it
+  is verified here then) or has given it up.
 
 Every piece is in one state, and moves so::
 
     UNASKED --ask--> ASKED --next_run--> FLYING --done--> DONE
-       ^               |  ^                 |
-       +----forget-----+  +-----failed------+
+       ^               |  ^               |  |
+       +----forget-----+  +----failed-----+  +--elsewhere--> ELSEWHERE
+       |                  +---------------returned---------------+ |
+       +-----------------------forget------------------------------+
 
 Whoever changes this table changes the property test beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 __all__ = ["FillState"]
 
-_UNASKED, _ASKED, _FLYING, _DONE = range(4)
+_UNASKED, _ASKED, _FLYING, _DONE, _ELSEWHERE = range(5)
 
 
 @dataclass(slots=True)
@@ -89,6 +93,11 @@ class FillState:
     def is_done(self, piece: int) -> bool:
         """Tell whether piece is verified and kept."""
         return self._states[piece] == _DONE
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Tell whether some piece is with another process."""
+        return self._states.find(_ELSEWHERE) >= 0
 
     def done_until(self, piece: int) -> int:
         """Return the first piece at or after piece that is not done, or the count of pieces."""
@@ -182,9 +191,37 @@ class FillState:
             self._states[piece] = _ASKED
             self._flying -= 1
             self._asked += 1
-            for demand in self._demands.values():
-                if demand.position <= piece < demand.ahead:
-                    demand.ahead = piece
+            self._look_again(piece)
+
+    def _look_again(self, piece: int) -> None:
+        for demand in self._demands.values():
+            if demand.position <= piece < demand.ahead:
+                demand.ahead = piece
+
+    def elsewhere(self, piece: int) -> None:
+        """Note that a piece in flight has been claimed by another process."""
+        if self._states[piece] != _FLYING:
+            raise ValueError(f"piece {piece} is not in flight")
+        self._states[piece] = _ELSEWHERE
+        self._flying -= 1
+
+    def returned(self, busy: Set[int]) -> bool:
+        """Ask again for the pieces with other processes, but for those that are still busy there.
+
+        Args:
+            busy: pieces that others have claimed and not yet written.
+
+        Returns:
+            Whether there were any.
+        """
+        found = False
+        for piece, state in enumerate(self._states):
+            if state == _ELSEWHERE and piece not in busy:
+                self._states[piece] = _ASKED
+                self._asked += 1
+                self._look_again(piece)
+                found = True
+        return found
 
     def forget(self, tokens: Iterable[int]) -> None:
         """Let these readers go, and ask for nothing but what the others still need.
@@ -194,7 +231,7 @@ class FillState:
         for token in tokens:
             self._demands.pop(token, None)
         for piece, state in enumerate(self._states):
-            if state == _ASKED:
+            if state in (_ASKED, _ELSEWHERE):
                 self._states[piece] = _UNASKED
         self._asked = 0
         for demand in self._demands.values():

@@ -12,9 +12,11 @@ from types import TracebackType
 from hotstart._version import __version__
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
-from hotstart_proxy.origins.base import Origin, OriginError
+from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.origins.directory import DirectoryOrigin
+from hotstart_proxy.origins.models import ModelOrigin
 from hotstart_proxy.origins.s3 import S3Settings
+from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.origins.urls import open_origin
 from hotstart_proxy.stores.urls import open_store
 from hotstart_proxy.telemetry.logs import log_event
@@ -201,11 +203,10 @@ def _cache_settings(settings: Settings) -> CacheSettings:
         keep=settings.keep,
         partial_ttl_seconds=settings.partial_ttl,
         presign_seconds=settings.presign_expiry,
-        layout=settings.layout,
     )
 
 
-def _origin(settings: Settings) -> Origin:
+def _origin(settings: Settings) -> ModelOrigin:
     s3 = S3Settings(
         endpoint=settings.origin_endpoint,
         region=settings.origin_region,
@@ -215,4 +216,4 @@ def _origin(settings: Settings) -> Origin:
     # A mistyped path or a volume that is not mounted: said at the start instead of with every answer.
     if isinstance(origin, DirectoryOrigin) and not Path(origin.identity.bucket).is_dir():
         raise OriginError(origin.url, "opening the origin", "there is no such folder: create or mount it")
-    return origin
+    return TreeOrigin(origin, settings.layout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from hotstart.wire.errors import HotstartError
@@ -48,7 +48,7 @@ class NoSpaceNow(StoreError):
 
 
 class BlobBusy(StoreError):
-    """A blob is being filled already, by this process or another."""
+    """A blob is being filled already, by this process, or by another that does not share its fills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +84,50 @@ class Blob(ABC):
 class PartialBlob(ABC):
     """A blob being filled: its space is reserved, its verified pieces can be read at once.
 
-    Pieces that an earlier fill left are verified when they are needed, not all at the start: a reader of a
-    large blob would wait for seconds.
+    Several processes may fill one blob together, each with a partial blob of its own: whoever claims a piece
+    fetches it, the others find it left. A claim lasts until its piece is written or released, or until the
+    process is gone, whatever way it went: then somebody else may claim the piece.
+
+    Pieces that others have written (an earlier fill, or another process now) are verified when they are
+    needed, not all at the start: a reader of a large blob would wait for seconds. So no process trusts what
+    another has verified.
     """
 
     id: str
     size: int
+    poll_seconds: float
+    """How often refresh is worth a call while others fill."""
     done: Sequence[bool]
     """One flag a piece: it is verified, and may be read."""
     left: Sequence[bool]
-    """One flag a piece: an earlier fill has left it, and nobody has looked at it since."""
+    """One flag a piece: somebody else has written it, and nobody here has looked at it since."""
     crc32: Sequence[int]
     """One value a piece, meaningful where done: what an adopted file's digests are learned from."""
+
+    @abstractmethod
+    async def claim(self, pieces: Sequence[int]) -> Sequence[int]:
+        """Claim those of these pieces (rising) that are neither done, nor left, nor claimed by others.
+
+        What comes back is this process's to write; of a piece that does not, refresh says when to try again.
+
+        Raises:
+            StoreError: the store failed; nothing is claimed.
+        """
+
+    @abstractmethod
+    async def release(self, pieces: Sequence[int]) -> None:
+        """Give claimed pieces back that will not be written; those that were written are ignored."""
+
+    @abstractmethod
+    async def refresh(self) -> Set[int]:
+        """Learn what others have done: left is set for what they wrote.
+
+        Returns:
+            The pieces that others have claimed at this moment.
+
+        Raises:
+            StoreError: the store failed.
+        """
 
     @abstractmethod
     async def recover(self, piece: int) -> bool:
@@ -117,7 +149,8 @@ class PartialBlob(ABC):
     async def commit(self, sha256: str | None) -> None:
         """Make the blob visible, atomically and durably, once every piece is done.
 
-        The partial blob stays readable until it is closed.
+        Where another process has committed it already, that is this one's commit too; where one is about to,
+        this waits for it. The partial blob stays readable until it is closed.
 
         Raises:
             IntegrityError: the whole has another sha256; the partial blob is discarded.
@@ -164,14 +197,17 @@ class Store(ABC):
         """Open a complete blob; None if there is none."""
 
     @abstractmethod
-    async def begin_fill(self, content_id: str, size: int, pieces: Pieces | None) -> PartialBlob:
-        """Reserve space, or take up what an earlier fill left.
+    async def begin_fill(self, content_id: str, size: int, pieces: Pieces | None) -> PartialBlob | None:
+        """Reserve space, or take up what an earlier fill left, or join in what another process fills.
 
         pieces are the announced digests, which what was left must have; None for an adopted file.
 
+        Returns:
+            None where the blob is complete by now: another process has committed it.
+
         Raises:
             NeverFits, NoSpaceNow: nothing was reserved.
-            BlobBusy: it is being filled already.
+            BlobBusy: this process is filling it already.
             StoreError: the store failed.
         """
 
@@ -185,6 +221,27 @@ class Store(ABC):
 
         Whoever has it open here goes on reading; its space is free once all have closed it.
         """
+
+    @abstractmethod
+    async def quarantine(self, content_id: str) -> bool:
+        """Take a blob out of use that is not what its id says; False if there is none.
+
+        Nobody finds it under its id any more, whoever has it mapped or open reads on, and it can be filled
+        again at once. Where the store keeps it aside for a look, it stays in the budget and goes first.
+        """
+
+    @abstractmethod
+    async def refresh(self) -> None:
+        """Learn what other processes on the same store have added and removed, and drop what is stale.
+
+        Raises:
+            StoreError: the store failed.
+        """
+
+    @property
+    @abstractmethod
+    def trouble(self) -> str | None:
+        """Say what of the store does not work at present, from memory; None if all does."""
 
     @abstractmethod
     def blobs(self) -> Mapping[str, int]:

@@ -19,7 +19,7 @@ from .base import Blob, BlobBusy, FileSlice, NeverFits, NoSpaceNow, PartialBlob,
 from .folders import Folders, lock_file, write_atomically
 from .ledger import Ledger, Space
 from .partial import DiskPartial, OpenPart, open_part, store_error
-from .sweep import Found, sweep
+from .sweep import Found, scan_blobs, sweep
 
 __all__ = ["DiskStore"]
 
@@ -117,7 +117,7 @@ class DiskStore(Store):
             del self._sizes[content_id]
             space.unname()
 
-    async def begin_fill(self, content_id: str, size: int, pieces: Pieces | None) -> PartialBlob:
+    async def begin_fill(self, content_id: str, size: int, pieces: Pieces | None) -> PartialBlob | None:
         doing = f"reserving {size} bytes for blob {content_id}"
         if size > self._ledger.budget_bytes:
             raise NeverFits(self.url, doing, f"the whole budget is {self._ledger.budget_bytes} bytes")
@@ -220,6 +220,27 @@ class DiskStore(Store):
             return True
         finally:
             os.close(descriptor)
+
+    async def quarantine(self, content_id: str) -> bool:
+        there = content_id in self._blobs
+        await self._run(
+            f"removing damaged blob {content_id}",
+            lambda: self._folders.blob(content_id).unlink(missing_ok=True),
+        )
+        self._remove_blob(content_id)
+        return there
+
+    async def refresh(self) -> None:
+        found = await self._run("listing blobs", lambda: scan_blobs(self._folders))
+        for content_id in self._sizes.keys() - found.keys():
+            self._remove_blob(content_id)
+        for content_id, size in found.items():
+            if self._sizes.get(content_id) != size:
+                self._add_blob(content_id, Space(self._ledger, size))
+
+    @property
+    def trouble(self) -> str | None:
+        return None
 
     def blobs(self) -> Mapping[str, int]:
         return MappingProxyType(self._sizes)

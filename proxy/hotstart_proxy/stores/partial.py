@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -151,6 +151,8 @@ def _chunks(descriptor: int, wanted: ByteRange) -> Iterator[memoryview]:
 class DiskPartial(PartialBlob):
     """One fill's file. Writes and the commit run in threads; nothing is closed under them."""
 
+    poll_seconds = 0.025
+
     def __init__(
         self,
         folders: Folders,
@@ -189,6 +191,15 @@ class DiskPartial(PartialBlob):
         self._closing: asyncio.Task[None] | None = None
         self._told = False
         self._running: set[asyncio.Future[Any]] = set()
+
+    async def claim(self, pieces: Sequence[int]) -> Sequence[int]:
+        return [piece for piece in pieces if not (self.done[piece] or self.left[piece])]
+
+    async def release(self, pieces: Sequence[int]) -> None:
+        """Give nothing back: nobody else fills this blob."""
+
+    async def refresh(self) -> Set[int]:
+        return frozenset()
 
     async def recover(self, piece: int) -> bool:
         if self.left[piece]:

@@ -13,7 +13,7 @@ from .base import StoreError
 from .fillmap import FillMap
 from .folders import FORMAT_LINE, Folders, lock_file, make_folder, write_atomically
 
-__all__ = ["Found", "sweep"]
+__all__ = ["Found", "scan_blobs", "sweep"]
 
 _OURS = ("format", "blobs", "fills", "models", "lost+found")
 
@@ -37,7 +37,7 @@ def sweep(folders: Folders, store: str) -> Found:
     _check_format(folders, store)
     for folder in (folders.blobs, folders.fills, folders.models):
         make_folder(folder)
-    return Found(_scan_blobs(folders), _scan_fills(folders))
+    return Found(scan_blobs(folders), _scan_fills(folders))
 
 
 def _check_format(folders: Folders, store: str) -> None:
@@ -67,7 +67,8 @@ def _is_ours(name: str) -> bool:
     return name in _OURS or name.endswith(".sock")
 
 
-def _scan_blobs(folders: Folders) -> dict[str, int]:
+def scan_blobs(folders: Folders) -> dict[str, int]:
+    """Return the size of every complete blob, by content id (blocking)."""
     blobs: dict[str, int] = {}
     with os.scandir(folders.blobs) as groups:
         for group in groups:

@@ -16,7 +16,7 @@ from hotstart.wire.pieces import PIECE_BYTES, PieceHasher, Pieces, piece_count, 
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.stores.base import Blob, FileSlice, NeverFits, NoSpaceNow, PartialBlob, Store, StoreError
 
-__all__ = ["StoreSuite", "content", "digests", "fill", "read_all"]
+__all__ = ["StoreSuite", "begin", "content", "digests", "fill", "read_all"]
 
 TWO_PIECES = bytes(range(256)) * (PIECE_BYTES // 256) + b"the second piece"
 
@@ -41,10 +41,17 @@ async def write(partial: PartialBlob, data: bytes, pieces: range | None = None) 
         await partial.write(piece, part, zlib.crc32(part))
 
 
+async def begin(store: Store, content_id: str, size: int, pieces: Pieces | None) -> PartialBlob:
+    """Begin a fill of a blob that is not there yet."""
+    partial = await store.begin_fill(content_id, size, pieces)
+    assert partial is not None
+    return partial
+
+
 async def fill(store: Store, data: bytes) -> str:
     """Fill and commit a blob; return its content id."""
     content_id = content(data)
-    partial = await store.begin_fill(content_id, len(data), digests(data))
+    partial = await begin(store, content_id, len(data), digests(data))
     await write(partial, data)
     await partial.commit(content_id)
     await partial.close()
@@ -148,14 +155,14 @@ class StoreSuite(ABC):
             assert blob is not None
             await blob.close()
             await blob.close()
-            partial = await store.begin_fill(content(b"x"), 1, None)
+            partial = await begin(store, content(b"x"), 1, None)
             await partial.close()
             await partial.close()
 
     async def test_nothing_is_visible_before_the_commit(self) -> None:
         """A blob that is filled but not committed is absent, and stays so after a restart."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
+            partial = await begin(store, content(b"abc"), 3, digests(b"abc"))
             await write(partial, b"abc")
             assert await store.open_blob(partial.id) is None
             assert dict(store.blobs()) == {}
@@ -167,7 +174,7 @@ class StoreSuite(ABC):
     async def test_done_pieces_can_be_read_at_once(self) -> None:
         """A piece can be read as soon as it is written, before its neighbours are."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            partial = await begin(store, content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
             assert list(partial.done) == [False, False]
             await write(partial, TWO_PIECES, range(1, 2))
             assert list(partial.done) == [False, True]
@@ -178,7 +185,7 @@ class StoreSuite(ABC):
     async def test_a_partial_blob_is_readable_after_the_commit(self) -> None:
         """Whoever reads a fill reads on while and after it is committed."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
+            partial = await begin(store, content(b"abc"), 3, digests(b"abc"))
             await write(partial, b"abc")
             await partial.commit(partial.id)
             assert await read_all(partial) == b"abc"
@@ -187,7 +194,7 @@ class StoreSuite(ABC):
     async def test_a_wrong_whole_is_not_committed(self) -> None:
         """If the whole has another sha256, nothing becomes visible and nothing is left to resume."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(b"other"), 3, None)
+            partial = await begin(store, content(b"other"), 3, None)
             await write(partial, b"abc")
             with pytest.raises(IntegrityError, match="expected sha256"):
                 await partial.commit(partial.id)
@@ -198,7 +205,7 @@ class StoreSuite(ABC):
     async def test_an_adopted_blob_has_no_sha256(self) -> None:
         """Without a sha256 the commit goes by the pieces alone, whose digests can be learned."""
         async with self.open() as store:
-            partial = await store.begin_fill("a" * 64, 3, None)
+            partial = await begin(store, "a" * 64, 3, None)
             await write(partial, b"abc")
             await partial.commit(None)
             assert list(partial.crc32) == [zlib.crc32(b"abc")]
@@ -208,7 +215,7 @@ class StoreSuite(ABC):
     async def test_an_incomplete_blob_is_not_committed(self) -> None:
         """A commit with a piece missing is refused."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            partial = await begin(store, content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
             await write(partial, TWO_PIECES, range(1))
             with pytest.raises(StoreError, match="1 pieces are missing"):
                 await partial.commit(partial.id)
@@ -218,7 +225,7 @@ class StoreSuite(ABC):
     async def test_a_piece_of_the_wrong_length(self) -> None:
         """A piece that is too short or too long is refused."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(b"abc"), 3, None)
+            partial = await begin(store, content(b"abc"), 3, None)
             for data in (b"ab", b"abcd"):
                 with pytest.raises(StoreError, match="expected 3"):
                     await partial.write(0, data, zlib.crc32(data))
@@ -227,12 +234,12 @@ class StoreSuite(ABC):
     async def test_a_fill_is_resumed(self) -> None:
         """Verified pieces survive a restart, and the fill goes on with the others."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            partial = await begin(store, content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
             await write(partial, TWO_PIECES, range(1))
             await partial.close()
         async with self.open() as store:
             assert store.usage().used_bytes == len(TWO_PIECES)
-            partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            partial = await begin(store, content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
             assert list(partial.left) == [True, False]
             assert await partial.recover(0)
             assert not await partial.recover(1)
@@ -249,7 +256,7 @@ class StoreSuite(ABC):
         """A fill that was let go can be taken up again without a restart."""
         async with self.open() as store:
             for expected in (False, True):
-                partial = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
+                partial = await begin(store, content(b"abc"), 3, digests(b"abc"))
                 assert list(partial.left) == [expected]
                 await write(partial, b"abc")
                 assert (list(partial.done), list(partial.left)) == ([True], [False])
@@ -259,37 +266,37 @@ class StoreSuite(ABC):
     async def test_damage_at_rest_is_not_resumed(self) -> None:
         """A piece that changed while nobody filled it is missing when the fill is taken up, and stays so."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            partial = await begin(store, content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
             await write(partial, TWO_PIECES)
             await partial.close()
         self.damage_partial(content(TWO_PIECES), 7)
         async with self.open() as store:
-            partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            partial = await begin(store, content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
             assert list(partial.left) == [True, True]
             assert [await partial.recover(piece) for piece in (0, 1)] == [False, True]
             assert list(partial.done) == [False, True]
             await partial.close()
-            partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+            partial = await begin(store, content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
             assert list(partial.left) == [False, True]
             await partial.close()
 
     async def test_other_digests_are_not_resumed(self) -> None:
         """A piece that is not what is announced now is not done."""
         async with self.open() as store:
-            partial = await store.begin_fill("a" * 64, 3, None)
+            partial = await begin(store, "a" * 64, 3, None)
             await write(partial, b"abc")
             await partial.close()
-            partial = await store.begin_fill("a" * 64, 3, digests(b"xyz"))
+            partial = await begin(store, "a" * 64, 3, digests(b"xyz"))
             assert list(partial.left) == [False]
             await partial.close()
 
     async def test_another_size_is_not_resumed(self) -> None:
         """What an earlier fill left under the id but with another size is begun anew."""
         async with self.open() as store:
-            partial = await store.begin_fill("a" * 64, 3, None)
+            partial = await begin(store, "a" * 64, 3, None)
             await write(partial, b"abc")
             await partial.close()
-            partial = await store.begin_fill("a" * 64, 4, None)
+            partial = await begin(store, "a" * 64, 4, None)
             assert list(partial.left) == [False]
             assert store.usage().used_bytes == 4
             await partial.close()
@@ -297,7 +304,7 @@ class StoreSuite(ABC):
     async def test_spoiled_bookkeeping_drops_the_partial_blob(self) -> None:
         """A partial blob of which nobody can say what is in it is removed when the store is opened."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
+            partial = await begin(store, content(b"abc"), 3, digests(b"abc"))
             await write(partial, b"abc")
             await partial.close()
         self.spoil_bookkeeping(content(b"abc"))
@@ -308,12 +315,12 @@ class StoreSuite(ABC):
     async def test_discarding_begins_from_nothing(self) -> None:
         """A discarded fill leaves nothing, is readable until closed, and can be begun anew at once."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
+            partial = await begin(store, content(b"abc"), 3, digests(b"abc"))
             await write(partial, b"abc")
             await partial.discard()
             await partial.discard()
             assert await read_all(partial) == b"abc"
-            again = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
+            again = await begin(store, content(b"abc"), 3, digests(b"abc"))
             assert list(again.left) == [False]
             await partial.close()
             await again.close()
@@ -322,18 +329,18 @@ class StoreSuite(ABC):
     async def test_one_fill_of_a_blob_at_a_time(self) -> None:
         """A second fill of a blob is refused while the first is going on."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(b"abc"), 3, None)
+            partial = await begin(store, content(b"abc"), 3, None)
             with pytest.raises(StoreError, match="filling"):
-                await store.begin_fill(content(b"abc"), 3, None)
+                await begin(store, content(b"abc"), 3, None)
             await partial.close()
 
     async def test_two_stores_in_one_place_do_not_fill_one_blob(self) -> None:
         """Another process's fill is left alone: neither joined, nor swept away, nor dropped."""
         async with self.open() as store:
-            partial = await store.begin_fill(content(b"abc"), 3, None)
+            partial = await begin(store, content(b"abc"), 3, None)
             async with self.open() as other:
                 with pytest.raises(StoreError, match="another process"):
-                    await other.begin_fill(content(b"abc"), 3, None)
+                    await begin(other, content(b"abc"), 3, None)
                 assert await other.drop_partials(0) == 0
             await write(partial, b"abc")
             await partial.commit(content(b"abc"))
@@ -354,7 +361,7 @@ class StoreSuite(ABC):
         """A blob larger than the budget is refused as such, and nothing is reserved."""
         async with self.open(2) as store:
             with pytest.raises(NeverFits, match="the whole budget is 2 bytes"):
-                await store.begin_fill(content(b"abc"), 3, None)
+                await begin(store, content(b"abc"), 3, None)
             assert store.usage().used_bytes == 0
 
     async def test_does_not_fit_now(self) -> None:
@@ -362,7 +369,7 @@ class StoreSuite(ABC):
         async with self.open(5) as store:
             held = await fill(store, b"abc")
             with pytest.raises(NoSpaceNow):
-                await store.begin_fill(content(b"def"), 3, None)
+                await begin(store, content(b"def"), 3, None)
             assert store.usage().used_bytes == 3
             assert await store.delete(held)
             await fill(store, b"def")
@@ -370,10 +377,10 @@ class StoreSuite(ABC):
     async def test_fills_in_progress_are_in_the_budget(self) -> None:
         """What is reserved counts at once, and no longer when the fill is discarded."""
         async with self.open(5) as store:
-            partial = await store.begin_fill(content(b"abc"), 3, None)
+            partial = await begin(store, content(b"abc"), 3, None)
             assert store.usage().used_bytes == 3
             with pytest.raises(NoSpaceNow):
-                await store.begin_fill(content(b"def"), 3, None)
+                await begin(store, content(b"def"), 3, None)
             await partial.discard()
             await partial.close()
             assert store.usage().used_bytes == 0
@@ -382,7 +389,7 @@ class StoreSuite(ABC):
         """However many fills begin at the same moment, the budget is not exceeded."""
         async with self.open(10) as store:
             results = await asyncio.gather(
-                *(store.begin_fill(f"{number:064x}", 3, None) for number in range(8)), return_exceptions=True
+                *(begin(store, f"{number:064x}", 3, None) for number in range(8)), return_exceptions=True
             )
             begun = [result for result in results if isinstance(result, PartialBlob)]
             assert len(begun) == 3
@@ -431,10 +438,10 @@ class StoreSuite(ABC):
     async def test_partial_blobs_are_dropped_in_time(self) -> None:
         """Partial blobs that nobody fills are dropped once they have been idle for long enough."""
         async with self.open() as store:
-            left = await store.begin_fill(content(b"abc"), 3, None)
+            left = await begin(store, content(b"abc"), 3, None)
             await write(left, b"abc")
             await left.close()
-            going_on = await store.begin_fill(content(b"wxyz"), 4, None)
+            going_on = await begin(store, content(b"wxyz"), 4, None)
             assert await store.drop_partials(3600) == 0
             assert await store.drop_partials(0) == 3
             assert store.usage().used_bytes == 4
@@ -445,7 +452,7 @@ class StoreSuite(ABC):
         """Cancelling writes and closing at once leaves a store that works."""
         async with self.open() as store:
             for _ in range(10):
-                partial = await store.begin_fill(content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
+                partial = await begin(store, content(TWO_PIECES), len(TWO_PIECES), digests(TWO_PIECES))
                 task = asyncio.create_task(write(partial, TWO_PIECES))
                 await asyncio.sleep(0)
                 task.cancel()

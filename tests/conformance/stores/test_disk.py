@@ -14,7 +14,7 @@ import pytest
 from hotstart_proxy.stores.base import NoSpaceNow, Store, StoreError
 from hotstart_proxy.stores.disk import DiskStore
 from hotstart_proxy.stores.urls import InvalidStoreUrl, open_store
-from tests.conformance.stores.suite import StoreSuite, content, digests, fill, read_all, write
+from tests.conformance.stores.suite import StoreSuite, begin, content, digests, fill, read_all, write
 
 
 class TestDiskStore(StoreSuite):
@@ -131,7 +131,7 @@ async def test_a_mapped_blob_is_passed_over(tmp_path: Path) -> None:
 async def test_a_blob_can_be_mapped_while_its_fill_is_open(tmp_path: Path) -> None:
     """The lock by which a fill keeps others away does not keep readers from the committed blob."""
     async with DiskStore(tmp_path) as store:
-        partial = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
+        partial = await begin(store, content(b"abc"), 3, digests(b"abc"))
         await write(partial, b"abc")
         await partial.commit(partial.id)
         descriptor = os.open(blob_path(tmp_path, partial.id), os.O_RDONLY)
@@ -143,7 +143,7 @@ async def test_a_blob_can_be_mapped_while_its_fill_is_open(tmp_path: Path) -> No
 async def test_space_is_reserved_at_the_beginning(tmp_path: Path) -> None:
     """A fill has its whole space on disk before its first byte arrives."""
     async with DiskStore(tmp_path) as store:
-        partial = await store.begin_fill(content(b"x" * 100_000), 100_000, None)
+        partial = await begin(store, content(b"x" * 100_000), 100_000, None)
         found = (tmp_path / "fills" / f"{partial.id}.part").stat()
         assert found.st_size == 100_000
         assert found.st_blocks * 512 >= 100_000
@@ -163,7 +163,7 @@ async def test_the_filesystem_is_full(tmp_path: Path) -> None:
     huge = filesystem.f_bavail * filesystem.f_frsize + (1 << 30)
     async with DiskStore(tmp_path, 1 << 60) as store:
         with pytest.raises(NoSpaceNow, match="make room on the filesystem"):
-            await store.begin_fill("a" * 64, huge, None)
+            await begin(store, "a" * 64, huge, None)
         assert list((tmp_path / "fills").iterdir()) == []
         assert store.usage().used_bytes == 0
 
@@ -173,7 +173,7 @@ async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     async with DiskStore(tmp_path / "store") as store:
         (tmp_path / "store" / "fills").rmdir()
         with pytest.raises(StoreError, match="reserving 3 bytes for blob"):
-            await store.begin_fill(content(b"abc"), 3, None)
+            await begin(store, content(b"abc"), 3, None)
         with pytest.raises(StoreError, match=r"writing org/bert/index\.json"):
             await store.write_document("org/bert/index.json", b"{}")
         assert store.usage().used_bytes == 0
@@ -182,7 +182,7 @@ async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
 async def test_a_commit_cut_short_is_seen_as_what_it_was(tmp_path: Path) -> None:
     """A commit whose caller is cancelled is either done or not, and the store knows which."""
     async with DiskStore(tmp_path) as store:
-        partial = await store.begin_fill(content(b"abc"), 3, digests(b"abc"))
+        partial = await begin(store, content(b"abc"), 3, digests(b"abc"))
         await write(partial, b"abc")
         task = asyncio.create_task(partial.commit(None))
         await asyncio.sleep(0)

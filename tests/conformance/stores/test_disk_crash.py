@@ -13,6 +13,7 @@ import pytest
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart_proxy.stores.disk import DiskStore
 from tests.conformance.stores import endless_filler
+from tests.conformance.stores.suite import begin
 
 
 def kill_after(root: Path, lines: int, pause_seconds: float) -> None:
@@ -42,7 +43,7 @@ async def test_killed_at_any_point(tmp_path: Path, lines: int, pause_seconds: fl
             used = len(store.blobs()) + len(parts)
             assert store.usage().used_bytes == used * (PIECE_BYTES + 1000)
             for part in parts:
-                partial = await store.begin_fill(part.stem, PIECE_BYTES + 1000, None)
+                partial = await begin(store, part.stem, PIECE_BYTES + 1000, None)
                 assert any(partial.left)
                 for piece, left in enumerate(list(partial.left)):
                     assert await partial.recover(piece) == left

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hotstart.wire.adoption import Layout
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.observer import NullObserver
+from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.stores.disk import DiskStore
 from tests.integration.cache.fault_origin import FaultOrigin
 from tests.integration.cache.published_tree import PublishedTree
@@ -70,9 +72,8 @@ class Bench:
         self, settings: CacheSettings | None = None, *, budget_bytes: int | None = None
     ) -> AsyncIterator[Cache]:
         async with DiskStore(self.store_root, budget_bytes) as store:
-            async with Cache(
-                self.origin, store, settings or CacheSettings(), self.events, self.clock
-            ) as cache:
+            origin = TreeOrigin(self.origin, Layout())
+            async with Cache(origin, store, settings or CacheSettings(), self.events, self.clock) as cache:
                 yield cache
 
     def blob(self, content_id: str) -> Path:

@@ -117,6 +117,30 @@ def test_a_piece_that_was_not_in_flight() -> None:
         FillState([False, False], 1).done(1)
 
 
+def test_what_another_process_fetches_is_waited_for() -> None:
+    """A piece with another process is not fetched here, and asked for again once it is back."""
+    state = FillState([False] * 4, 2)
+    state.join(range(4))
+    assert state.next_run() == range(2)
+    state.elsewhere(0)
+    state.done(1)
+    assert state.waits_for_others
+    assert not state.urgent
+    assert state.next_run() == range(2, 4)
+    assert state.next_run() is None
+    assert not state.returned({0})
+    assert state.returned(set())
+    assert not state.waits_for_others
+    assert state.urgent
+    assert state.next_run() == range(1)
+
+
+def test_only_what_is_in_flight_can_be_elsewhere() -> None:
+    """Reporting a piece that nobody here wanted to fetch is the caller's mistake, and is refused."""
+    with pytest.raises(ValueError, match="piece 0 is not in flight"):
+        FillState([False], 1).elsewhere(0)
+
+
 class FillMachine(RuleBasedStateMachine):
     """Readers come, move on and leave while runs are fetched, fail and arrive in any order."""
 
@@ -130,6 +154,7 @@ class FillMachine(RuleBasedStateMachine):
         self.asked: set[int] = set()
         self.flying: list[range] = []
         self.arrived: set[int] = set()
+        self.away: set[int] = set()
         self.readers: dict[int, tuple[int, int]] = {}
 
     @rule(start=st.integers(0, PIECES - 1), length=st.integers(0, PIECES))
@@ -163,15 +188,26 @@ class FillMachine(RuleBasedStateMachine):
         self.flying.append(run)
 
     @precondition(lambda self: self.flying)
-    @rule(data=st.data(), count=st.integers(0, LONGEST))
-    def end(self, data: st.DataObject, count: int) -> None:
+    @rule(data=st.data(), count=st.integers(0, LONGEST), claimed=st.sets(st.integers(0, LONGEST - 1)))
+    def end(self, data: st.DataObject, count: int, claimed: set[int]) -> None:
         run = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
-        for piece in run[:count]:
-            self.state.done(piece)
-            assert piece not in self.arrived
-            self.arrived.add(piece)
+        for place, piece in enumerate(run):
+            if place in claimed:
+                self.state.elsewhere(piece)
+                self.away.add(piece)
+            elif place < count:
+                self.state.done(piece)
+                assert piece not in self.arrived
+                self.arrived.add(piece)
         self.state.failed(run)
         self.move_readers()
+
+    @precondition(lambda self: self.away)
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        busy = data.draw(st.sets(st.sampled_from(sorted(self.away))))
+        assert self.state.returned(busy) == bool(self.away - busy)
+        self.away &= busy
 
     def move_readers(self) -> None:
         for token, (position, stop) in self.readers.items():
@@ -186,6 +222,7 @@ class FillMachine(RuleBasedStateMachine):
         for token in tokens:
             del self.readers[token]
         self.state.forget(tokens)
+        self.away.clear()
         self.asked = self.have() | self.in_flight()
         for position, stop in self.readers.values():
             self.asked |= set(range(position, stop))
@@ -194,13 +231,14 @@ class FillMachine(RuleBasedStateMachine):
         return self.there | self.arrived
 
     def in_flight(self) -> set[int]:
-        return {piece for run in self.flying for piece in run}
+        return {piece for run in self.flying for piece in run} | self.away
 
     @invariant()
     def counts_agree(self) -> None:
         left = self.asked - self.have() - self.in_flight()
         assert self.state.asked == len(left)
         assert self.state.idle == (not left and not self.flying)
+        assert self.state.waits_for_others == bool(self.away)
         assert self.state.complete == (len(self.have()) == self.PIECES)
 
     def teardown(self) -> None:
@@ -208,6 +246,7 @@ class FillMachine(RuleBasedStateMachine):
         for lost in self.flying:
             self.state.failed(lost)
         self.flying.clear()
+        self.state.returned(set())
         while (run := fetch(self.state)) is not None:
             assert not set(run) & self.have()
             self.arrived |= set(run)
