@@ -62,11 +62,15 @@ def test_routes(route: Route) -> None:
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_metrics(metric: MetricSpec) -> None:
-    """Every metric stands in metrics.md with its labels."""
-    (line,) = [text for text in read("metrics.md").splitlines() if f"`{metric.name}`" in text]
+    """Every metric stands in metrics.md with its labels, a gauge with how those of several workers merge."""
+    lines = read("metrics.md").splitlines()
+    (line,) = [text for text in lines if text.startswith(f"| `{metric.name}` |")]
     assert metric.kind in line
     for label in metric.labels:
         assert f"`{label}`" in line
+    if metric.kind == "gauge":
+        (line,) = [text for text in lines if text.startswith(f"| {metric.across} |")]
+        assert f"`{metric.name}`" in line
 
 
 @pytest.mark.parametrize("name", find_commands())

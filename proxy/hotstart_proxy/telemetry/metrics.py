@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,18 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-__all__ = ["METRICS", "METRICS_MEDIA_TYPE", "MetricKind", "MetricSpec", "Metrics", "StoreReading"]
+from .gathering import Across, Family, Sample, Snapshot
+
+__all__ = [
+    "METRICS",
+    "METRICS_MEDIA_TYPE",
+    "RULES",
+    "MetricKind",
+    "MetricSpec",
+    "Metrics",
+    "StoreReading",
+    "render",
+]
 
 METRICS_MEDIA_TYPE = CONTENT_TYPE_LATEST
 
@@ -45,6 +57,7 @@ class MetricSpec:
         labels: label names.
         help_text: one sentence.
         buckets: upper bounds of a histogram, in its unit.
+        across: how the samples of several workers become one; counters and histograms are summed.
     """
 
     name: str
@@ -52,21 +65,22 @@ class MetricSpec:
     labels: tuple[str, ...]
     help_text: str
     buckets: tuple[float, ...] = ()
+    across: Across = Across.SUM
 
 
 def _counter(name: str, help_text: str, *labels: str) -> MetricSpec:
     return MetricSpec(name, MetricKind.COUNTER, labels, help_text)
 
 
-def _gauge(name: str, help_text: str, *labels: str) -> MetricSpec:
-    return MetricSpec(name, MetricKind.GAUGE, labels, help_text)
+def _gauge(name: str, help_text: str, *labels: str, across: Across) -> MetricSpec:
+    return MetricSpec(name, MetricKind.GAUGE, labels, help_text, across=across)
 
 
 REQUESTS = _counter(
     "hotstart_requests_total", "Requests answered; source is none where no model's bytes were sent.",
     "route", "status", "source",
 )  # fmt: skip
-IN_PROGRESS = _gauge("hotstart_requests_in_progress", "Requests being answered now.")
+IN_PROGRESS = _gauge("hotstart_requests_in_progress", "Requests being answered now.", across=Across.SUM)
 FIRST_BYTE = MetricSpec(
     "hotstart_first_byte_seconds",
     MetricKind.HISTOGRAM,
@@ -78,7 +92,7 @@ CUT = _counter("hotstart_cut_answers_total", "Answers that broke off after their
 ANSWERED_BYTES = _counter("hotstart_answered_bytes_total", "Bytes of models handed out.", "source", "model")
 REDIRECTS = _counter("hotstart_redirects_total", "Readers sent to a pre-signed URL.", "model")
 FILLS = _counter("hotstart_fills_total", "Fills that ended.", "outcome")
-FILLS_IN_PROGRESS = _gauge("hotstart_fills_in_progress", "Fills that run now.")
+FILLS_IN_PROGRESS = _gauge("hotstart_fills_in_progress", "Fills that run now.", across=Across.SUM)
 FILL_SECONDS = MetricSpec(
     "hotstart_fill_seconds",
     MetricKind.HISTOGRAM,
@@ -92,16 +106,24 @@ REFETCHES = _counter("hotstart_refetched_pieces_total", "Pieces that came damage
 HEALED = _counter("hotstart_corruptions_total", "Stored blobs that were found damaged and removed.")
 EVICTIONS = _counter("hotstart_evictions_total", "Blobs removed from the store.", "reason")
 EVICTED_BYTES = _counter("hotstart_evicted_bytes_total", "Bytes of blobs removed from the store.", "reason")
-DEGRADED = _gauge("hotstart_degraded", "1 while something does not work that the proxy can do without.")
-READY = _gauge("hotstart_ready", "1 while the proxy can serve or redirect and is not draining.")
-STORE_USED = _gauge("hotstart_store_used_bytes", "Bytes in the store, running fills included.")
-STORE_BUDGET = _gauge("hotstart_store_budget_bytes", "Most bytes that the store may use.")
-STORE_BLOBS = _gauge("hotstart_store_blobs", "Complete blobs in the store.")
+DEGRADED = _gauge(
+    "hotstart_degraded", "1 while something does not work that the proxy can do without.", across=Across.MAX
+)
+READY = _gauge(
+    "hotstart_ready", "1 while the proxy can serve or redirect and is not draining.", across=Across.MAX
+)
+STORE_USED = _gauge(
+    "hotstart_store_used_bytes", "Bytes in the store, running fills included.", across=Across.MAX
+)
+STORE_BUDGET = _gauge("hotstart_store_budget_bytes", "Most bytes that the store may use.", across=Across.MAX)
+STORE_BLOBS = _gauge("hotstart_store_blobs", "Complete blobs in the store.", across=Across.MAX)
 ALIAS_INFO = _gauge(
     "hotstart_alias_info", "1 for the version that an alias last meant when it was asked for.",
-    "model", "alias", "version",
+    "model", "alias", "version", across=Across.LAST,
 )  # fmt: skip
-BUILD_INFO = _gauge("hotstart_build_info", "1, with the version of hotstart.", "version")
+BUILD_INFO = _gauge("hotstart_build_info", "1, with the version of hotstart.", "version", across=Across.MAX)
+WORKERS = _gauge("hotstart_workers", "Workers whose figures this scrape has.", across=Across.SUM)
+REPLACED = _counter("hotstart_workers_replaced_total", "Workers that ended unasked and were started again.")
 
 METRICS: tuple[MetricSpec, ...] = (
     REQUESTS,
@@ -126,7 +148,10 @@ METRICS: tuple[MetricSpec, ...] = (
     STORE_BLOBS,
     ALIAS_INFO,
     BUILD_INFO,
+    WORKERS,
+    REPLACED,
 )
+RULES = {spec.name: spec.across for spec in METRICS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +181,38 @@ class _StoreCollector(Collector):
             yield GaugeMetricFamily(spec.name, spec.help_text, value=value)
 
 
+class _GatheredCollector(Collector):
+    """Gives the families of a snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._snapshot:
+            metric = Metric(family.name, family.help_text, family.kind)
+            for sample in family.samples:
+                metric.add_sample(sample.name, dict(sample.labels), sample.value)
+            yield metric
+
+
+def render(snapshot: Snapshot) -> bytes:
+    """Return a snapshot in Prometheus's text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_GatheredCollector(snapshot))
+    return generate_latest(registry)
+
+
 class Metrics:
     """All metrics of one proxy, in a registry of their own. Is the cache's observer."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, now: Callable[[], float] = time.monotonic) -> None:
+        """Make them, all at 0.
+
+        Args:
+            version: of hotstart.
+            now: seconds of a clock that all workers of a proxy share.
+        """
+        self._now = now
         # A creation time beside every counter would double what is scraped, and nothing reads it.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
@@ -182,7 +235,10 @@ class Metrics:
         self._degraded = self._make_gauge(DEGRADED)
         self._alias_info = self._make_gauge(ALIAS_INFO)
         self._alias_targets: dict[tuple[str, str], str] = {}
+        self._alias_moments: dict[tuple[str, ...], float] = {}
         self._make_gauge(BUILD_INFO).labels(version).set(1)
+        self._make_gauge(WORKERS).set(1)
+        self._make_counter(REPLACED)
 
     def _make_counter(self, spec: MetricSpec) -> Counter:
         return Counter(spec.name, spec.help_text, spec.labels, registry=self.registry)
@@ -200,6 +256,24 @@ class Metrics:
     def scrape(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
+
+    def snapshot(self) -> Snapshot:
+        """Return all metrics for a merge with those of other workers."""
+        return tuple(
+            Family(
+                family.name,
+                family.type,
+                family.documentation,
+                tuple(
+                    self._sample(family.name, item.name, item.labels, item.value) for item in family.samples
+                ),
+            )
+            for family in self.registry.collect()
+        )
+
+    def _sample(self, family: str, name: str, labels: dict[str, str], value: float) -> Sample:
+        moment = self._alias_moments.get(tuple(labels.values()), 0.0) if family == ALIAS_INFO.name else 0.0
+        return Sample(name, tuple(labels.items()), value, moment)
 
     # What the server tells.
 
@@ -227,7 +301,9 @@ class Metrics:
             return
         if before is not None:
             self._alias_info.remove(model, alias, before)
+            del self._alias_moments[model, alias, before]
         self._alias_targets[model, alias] = version
+        self._alias_moments[model, alias, version] = self._now()
         self._alias_info.labels(model, alias, version).set(1)
 
     # What the cache tells: its observer interface.
