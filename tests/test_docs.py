@@ -119,6 +119,14 @@ def test_public_names(name: str) -> None:
     assert re.search(rf"`(hotstart\.)?{name}\b", read("client.md")), name
 
 
+def test_reliability_names_tests() -> None:
+    """Every test that reliability.md names is in the tests."""
+    there = "".join(path.read_text() for path in sorted((REPOSITORY / "tests").rglob("*.py")))
+    named = set(re.findall(r"`(test_\w+)`", read("reliability.md")))
+    files = {path.stem for path in (REPOSITORY / "tests").rglob("*.py")}
+    assert not [name for name in sorted(named - files) if f"def {name}(" not in there]
+
+
 def test_readme_is_short() -> None:
     """README has at most 600 words."""
     assert len((REPOSITORY / "README.md").read_text().split()) <= 600
