@@ -11,7 +11,18 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.manifest import Manifest
 from hotstart_proxy.stores.base import FileSlice
 
-__all__ = ["Body", "BodySource", "CacheClosed", "CacheState", "NotFound", "NotKept", "Redirect", "Resolved"]
+__all__ = [
+    "Body",
+    "BodySource",
+    "CacheClosed",
+    "CacheState",
+    "NotFound",
+    "NotKept",
+    "PinRefused",
+    "Pinned",
+    "Redirect",
+    "Resolved",
+]
 
 
 class NotFound(HotstartError):
@@ -40,7 +51,42 @@ class NotKept(HotstartError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"{name} is not among the versions that are kept: give it an alias to keep it")
+        super().__init__(
+            f"{name} is not among the versions that are kept: give it an alias to keep it, or pin it"
+        )
+
+
+class PinRefused(HotstartError):
+    """What a pin would hold does not fit the store's budget beside what the other pins hold.
+
+    Attributes:
+        name: model and version.
+        needed_bytes: what it would hold.
+        pinned_bytes: what the other pins hold.
+        budget_bytes: of the store.
+    """
+
+    def __init__(self, name: str, *, needed_bytes: int, pinned_bytes: int, budget_bytes: int) -> None:
+        self.name = name
+        self.needed_bytes = needed_bytes
+        self.pinned_bytes = pinned_bytes
+        self.budget_bytes = budget_bytes
+        super().__init__(
+            f"pinning {name} would hold {needed_bytes} bytes beside {pinned_bytes} that are pinned already, "
+            f"and the store's budget is {budget_bytes}: unpin another version, or give it a larger budget"
+        )
+
+
+class Pinned(HotstartError):
+    """A version that is pinned cannot be evicted.
+
+    Attributes:
+        name: model and version.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name} is pinned: unpin it first")
 
 
 class CacheClosed(HotstartError):

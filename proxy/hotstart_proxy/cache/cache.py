@@ -32,6 +32,7 @@ from .indexes import Indexes
 from .manifests import KnownManifest, Manifests
 from .passthrough import PassThrough
 from .registry import Fills
+from .representations import kept_kinds, representations
 from .settings import CacheSettings
 
 __all__ = ["Cache"]
@@ -83,7 +84,8 @@ class Cache:
             self._keep_index,
         )
         self._manifests = Manifests(origin, store, now, self._condition)
-        self._holdings = Holdings(store, settings.keep_versions, observer, self._open_ids)
+        self._now = now
+        self._holdings = Holdings(store, settings, observer, self._open_ids)
         self._fills = Fills(
             origin,
             store,
@@ -152,7 +154,7 @@ class Cache:
             known = (*sorted(index.aliases), *(entry.version for entry in reversed(index.versions[-5:])))
             name = Reference(reference.model, reference.selector)
             raise NotFound("version", str(name), tuple(f"@{name}" for name in known))
-        kept = version in self._holdings.kept(reference.model)
+        kept = await self._is_kept(reference.model, version)
         found = await self._manifests.get(reference.model, entry, keep=kept)
         if kept and self._holdings.manifest_seen(found.manifest, found.id, entry.published_at):
             self._keep_manifest(found)
@@ -166,6 +168,15 @@ class Cache:
             by_alias=reference.selector != version,
             kept=kept,
         )
+
+    async def _is_kept(self, model: str, version: str) -> bool:
+        if version in self._holdings.kept(model):
+            return True
+        try:
+            return await self._holdings.look_for_pin(model, version)
+        except StoreError as error:
+            self._condition.store_failed(error)
+            return False
 
     def kept_versions(self, model: str) -> tuple[str, ...]:
         """Return the versions of a model that are kept, oldest first; empty if its index was never seen."""
@@ -318,23 +329,17 @@ class Cache:
 
         async def fill(item: Representation) -> None:
             async with turns:
-                await self._warm_one(resolved, item)
+                await self._warm_one(VersionBlob(manifest.model, manifest.version, item), spared)
 
-        wanted = [item for item in _representations(resolved) if self._is_warm_kind(resolved, item)]
+        wanted = kept_kinds(manifest, self._settings.keep)
+        spared = frozenset(item.id for item in wanted)
         results = await asyncio.gather(*(fill(item) for item in wanted), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
-    def _is_warm_kind(self, resolved: Resolved, item: Representation) -> bool:
-        if resolved.manifest.file(item.path) is not None:
-            return "identity" in self._settings.keep
-        return item.path.rpartition(".")[2] in self._settings.keep
-
-    async def _warm_one(self, resolved: Resolved, item: Representation) -> None:
-        model = resolved.manifest.model
-        sought = VersionBlob(model, resolved.manifest.version, item)
-        spared = frozenset(other.id for other in _representations(resolved))
+    async def _warm_one(self, sought: VersionBlob, spared: Set[str]) -> None:
+        model, item = sought.model, sought.representation
         while True:
             blob = await self._open_blob(model, item)
             if blob is not None:
@@ -355,9 +360,47 @@ class Cache:
                 await reader.close()
 
     async def evict(self, resolved: Resolved) -> int:
-        """Remove what is held of a version and needed by no other kept one; return bytes freed."""
+        """Remove what is held of a version and needed by no other kept one; return bytes freed.
+
+        Raises:
+            Pinned: it is pinned.
+            StoreError
+        """
+        freed = await self._holdings.evict(resolved.manifest)
         ids = frozenset(item.id for item in _representations(resolved))
-        return await self._fills.discard_idle(ids) + await self._holdings.evict(resolved.manifest)
+        return freed + await self._fills.discard_idle(ids)
+
+    async def pin(self, resolved: Resolved) -> Resolved:
+        """Keep what the settings say is kept warm of a version, until it is unpinned; nothing is fetched.
+
+        Returns:
+            The version, which is kept now.
+
+        Raises:
+            PinRefused: it does not fit the budget beside the other pins.
+            StoreError
+        """
+        manifest = resolved.manifest
+        await self._holdings.pin(manifest, int(self._now() * 1000))
+        return await self.resolve(Reference(manifest.model, manifest.version))
+
+    async def unpin(self, model: str, version: str) -> bool:
+        """Let a version go the way of others; tell whether it was pinned, by whichever process.
+
+        Raises:
+            StoreError
+        """
+        was_pinned = await self._holdings.unpin(model, version)
+        await self._holdings.retire(model)
+        return was_pinned
+
+    def kept_bytes(self, resolved: Resolved) -> dict[str, int]:
+        """Return the sizes of what warming fills and a pin holds of a version, by path."""
+        return {item.path: item.size for item in kept_kinds(resolved.manifest, self._settings.keep)}
+
+    def pinned_versions(self, model: str) -> frozenset[str]:
+        """Return the versions of a model that are pinned, as last read."""
+        return self._holdings.pinned(model)
 
     async def gc(self) -> int:
         """Remove what retention, the budget and the life of partial fills do not allow; return bytes freed.
@@ -461,4 +504,4 @@ class Cache:
 
 
 def _representations(resolved: Resolved) -> list[Representation]:
-    return [item for file in resolved.manifest.files for item in file.representations()]
+    return representations(resolved.manifest)

@@ -5,6 +5,7 @@
     org/bert/index.json           the index as last seen
     org/bert/manifests/7.json     a kept version's manifest, exactly as at the origin
     org/bert/pieces/<id>.json     an adopted blob's digests, learned when it was filled
+    org/bert/pins/7.json          a pin on a version
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-__all__ = ["Kind", "Place", "index_name", "manifest_name", "pieces_name", "place_of"]
+__all__ = ["Kind", "Place", "index_name", "manifest_name", "pieces_name", "pin_name", "place_of"]
 
 _INDEX = "index.json"
 _SUFFIX = ".json"
@@ -24,6 +25,7 @@ class Kind(Enum):
     INDEX = auto()
     MANIFEST = auto()
     PIECES = auto()
+    PIN = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ def pieces_name(model: str, content_id: str) -> str:
     return f"{model}/pieces/{content_id}{_SUFFIX}"
 
 
+def pin_name(model: str, version: str) -> str:
+    """Return the name of a pin on a version."""
+    return f"{model}/pins/{version}{_SUFFIX}"
+
+
 def place_of(name: str) -> Place | None:
     """Take a name apart; None if it is none of ours."""
     match name.split("/"):
@@ -59,5 +66,7 @@ def place_of(name: str) -> Place | None:
             return Place(f"{organisation}/{model}", Kind.MANIFEST, last.removesuffix(_SUFFIX))
         case [organisation, model, "pieces", last] if last.endswith(_SUFFIX):
             return Place(f"{organisation}/{model}", Kind.PIECES, last.removesuffix(_SUFFIX))
+        case [organisation, model, "pins", last] if last.endswith(_SUFFIX):
+            return Place(f"{organisation}/{model}", Kind.PIN, last.removesuffix(_SUFFIX))
         case _:
             return None

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Mapping, Set
+from dataclasses import replace
 
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.errors import FormatError
 from hotstart.wire.index import Index
 from hotstart.wire.manifest import Manifest
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.core.retention import KeptVersion, eviction_order, kept_versions, retired, victims
+from hotstart_proxy.core.retention import (
+    KeptVersion,
+    eviction_order,
+    kept_versions,
+    pin_excess,
+    retired,
+    victims,
+)
 from hotstart_proxy.stores.base import Store
 
 from . import documents
+from .answers import Pinned, PinRefused
+from .pins import Pin, Pins
+from .representations import kept_kinds, representations
+from .settings import CacheSettings
 
 __all__ = ["Holdings"]
 
@@ -22,26 +34,30 @@ class Holdings:
     """The kept versions of all models, from the documents in the store, and what follows from them.
 
     Several caches may share a store: what another one has kept is learned from the documents before anything
-    is removed on the ground that nobody needs it.
+    is removed on the ground that nobody needs it, and what another one has pinned before anything is removed.
     """
 
     def __init__(
-        self, store: Store, keep_versions: int, observer: Observer, in_use: Callable[[], Set[str]]
+        self, store: Store, settings: CacheSettings, observer: Observer, in_use: Callable[[], Set[str]]
     ) -> None:
         """Begin with nothing known.
 
         Args:
             store: whose blobs and documents these are.
-            keep_versions: newest versions of a model to keep.
+            settings: which versions and kinds are kept.
             observer: told of evictions.
             in_use: gives the content ids that are open here; evicting them would free nothing yet.
         """
         self._store = store
-        self._keep_versions = keep_versions
+        self._settings = settings
         self._observer = observer
         self._in_use = in_use
+        self._pins = Pins(store)
+        self._indexes: dict[str, Index] = {}
         self._kept: dict[str, tuple[str, ...]] = {}
         self._versions: dict[str, dict[str, KeptVersion]] = {}
+        # What a pin on a version holds: sizes by content id.
+        self._pinnable: dict[tuple[str, str], Mapping[str, int]] = {}
         self._manifest_ids: dict[tuple[str, str], str] = {}
         self._replaced: dict[str, set[str]] = {}
         self._lock = asyncio.Lock()
@@ -51,11 +67,22 @@ class Holdings:
         """Return the versions of a model that are kept, oldest first; empty if its index is not known."""
         return self._kept.get(model, ())
 
+    def pinned(self, model: str) -> frozenset[str]:
+        """Return the versions of a model that are pinned, as last read."""
+        return self._pins.versions(model)
+
     def index_seen(self, index: Index) -> bool:
         """Take note of a model's index; tell whether other versions are kept than before."""
-        kept = kept_versions(index, self._keep_versions)
-        changed = self._kept.get(index.model) != kept
-        self._kept[index.model] = kept
+        self._indexes[index.model] = index
+        return self._keep_anew(index.model)
+
+    def _keep_anew(self, model: str) -> bool:
+        index = self._indexes.get(model)
+        if index is None:
+            return False
+        kept = kept_versions(index, self._settings.newest_of(model), self._pins.versions(model))
+        changed = self._kept.get(model) != kept
+        self._kept[model] = kept
         return changed
 
     def manifest_seen(self, manifest: Manifest, manifest_id: str, published_at: int) -> bool:
@@ -64,7 +91,8 @@ class Holdings:
         if self._manifest_ids.get(key) == manifest_id:
             return False
         self._manifest_ids[key] = manifest_id
-        blobs = frozenset(item.id for file in manifest.files for item in file.representations())
+        blobs = frozenset(item.id for item in representations(manifest))
+        self._pinnable[key] = self._holds(manifest)
         versions = self._versions.setdefault(manifest.model, {})
         before = versions.get(manifest.version)
         if before is not None:
@@ -73,19 +101,50 @@ class Holdings:
         versions[manifest.version] = KeptVersion(manifest.model, manifest.version, published_at, blobs)
         return True
 
-    def _all(self) -> list[KeptVersion]:
+    def _holds(self, manifest: Manifest) -> dict[str, int]:
+        return {item.id: item.size for item in kept_kinds(manifest, self._settings.keep)}
+
+    def _pin_holds(self, pin: Pin) -> Mapping[str, int]:
+        return self._pinnable.get((pin.model, pin.version), pin.blobs)
+
+    def _live_pins(self) -> list[Pin]:
+        """Return the pins on versions that have not been unpublished."""
         return [
-            version
+            pin
+            for pin in self._pins.all()
+            if pin.model not in self._indexes or self._indexes[pin.model].entry(pin.version) is not None
+        ]
+
+    def _all(self) -> list[KeptVersion]:
+        """Return all kept versions whose blobs are known, with what the pins hold."""
+        held_by_pins = {
+            (pin.model, pin.version): frozenset(self._pin_holds(pin)) for pin in self._live_pins()
+        }
+        known = [
+            replace(version, pinned=held_by_pins.pop((model, version.version), frozenset()))
             for model, versions in self._versions.items()
             for version in versions.values()
-            if model not in self._kept or version.version in self._kept[model]
         ]
+        # Of these the manifest is not here; their age does not matter, since they do not go.
+        known += [KeptVersion(*name, 0, blobs, blobs) for name, blobs in held_by_pins.items()]
+        return [
+            version
+            for version in known
+            if version.model not in self._kept or version.version in self._kept[version.model]
+        ]
+
+    async def _learn(self) -> None:
+        """Know what the documents say before anything is removed: all of them once, the pins each time."""
+        if not self._loaded:
+            await self._load()
+        for model in await self._pins.refresh():
+            self._keep_anew(model)
 
     async def _load(self) -> None:
         """Learn what the documents say; a damaged one is removed, and fetched again when it is needed."""
         for name in await self._store.documents():
             place = documents.place_of(name)
-            if place is None or place.kind == documents.Kind.PIECES:
+            if place is None or place.kind not in (documents.Kind.INDEX, documents.Kind.MANIFEST):
                 continue
             data = await self._store.read_document(name)
             if data is None:
@@ -104,9 +163,10 @@ class Holdings:
     async def retire(self, model: str) -> int:
         """Remove what only versions of model needed that are no longer kept or have changed; return bytes."""
         async with self._lock:
-            if not self._loaded:
-                await self._load()
-            kept = self._kept.get(model, ())
+            await self._learn()
+            if model not in self._kept:
+                return 0
+            kept = self._kept[model]
             versions = self._versions.get(model, {})
             blobs = self._replaced.pop(model, set())
             for version in [version for version in versions if version not in kept]:
@@ -117,6 +177,7 @@ class Holdings:
     async def _forget(self, model: str, version: str) -> None:
         del self._versions[model][version]
         self._manifest_ids.pop((model, version), None)
+        self._pinnable.pop((model, version), None)
         await self._store.delete_document(documents.manifest_name(model, version))
 
     async def _remove_retired(self, blobs: Collection[str]) -> int:
@@ -132,28 +193,97 @@ class Holdings:
     async def committed(self, blob: str) -> None:
         """Remove a blob again whose version was retired while it was filled."""
         async with self._lock:
-            if not self._loaded:
-                await self._load()
+            await self._learn()
             await self._remove_retired([blob])
 
     async def evict(self, manifest: Manifest) -> int:
-        """Remove the blobs of one version that no other kept version needs; return bytes freed."""
+        """Remove the blobs of one version that no other kept version needs; return bytes freed.
+
+        Raises:
+            Pinned: a pin holds it.
+            StoreError
+        """
         async with self._lock:
-            if not self._loaded:
-                await self._load()
+            await self._learn()
+            if self._pins.get(manifest.model, manifest.version) is not None:
+                raise Pinned(f"{manifest.model}@{manifest.version}")
             others = [
                 version
                 for version in self._all()
                 if (version.model, version.version) != (manifest.model, manifest.version)
             ]
-            blobs = {item.id for file in manifest.files for item in file.representations()}
+            blobs = {item.id for item in representations(manifest)}
             held = self._store.blobs()
             return sum([await self._remove(blob, "asked") for blob in retired(blobs & held.keys(), others)])
+
+    async def pin(self, manifest: Manifest, pinned_at: int) -> None:
+        """Keep a version whatever retention and the budget say; nothing is fetched.
+
+        Args:
+            manifest: of the version.
+            pinned_at: milliseconds since the epoch.
+
+        Raises:
+            PinRefused: what it would hold does not fit the budget beside what the other pins hold.
+            StoreError
+        """
+        pin = Pin(manifest.model, manifest.version, pinned_at, self._holds(manifest))
+        async with self._lock:
+            await self._learn()
+            if self._pins.get(pin.model, pin.version) is None:
+                self._check_fits(pin)
+                await self._pins.add(pin)
+                # Another process may have pinned at the same moment.
+                await self._pins.refresh()
+                try:
+                    self._check_fits(pin)
+                except PinRefused:
+                    await self._pins.remove(pin.model, pin.version)
+                    raise
+            self._keep_anew(pin.model)
+
+    def _check_fits(self, pin: Pin) -> None:
+        name = (pin.model, pin.version)
+        others = [self._pin_holds(item) for item in self._live_pins() if (item.model, item.version) != name]
+        budget_bytes = self._store.usage().budget_bytes
+        if pin_excess(others, pin.blobs, budget_bytes):
+            raise PinRefused(
+                f"{pin.model}@{pin.version}",
+                needed_bytes=sum(pin.blobs.values()),
+                # Of others alone: by how much they exceed a budget of nothing.
+                pinned_bytes=pin_excess(others, {}, 0),
+                budget_bytes=budget_bytes,
+            )
+
+    async def unpin(self, model: str, version: str) -> bool:
+        """Let a pin go; tell whether there was one. Its blobs are left to ``retire``.
+
+        Raises:
+            StoreError
+        """
+        async with self._lock:
+            await self._learn()
+            if self._pins.get(model, version) is None:
+                return False
+            await self._pins.remove(model, version)
+            self._keep_anew(model)
+            return True
+
+    async def look_for_pin(self, model: str, version: str) -> bool:
+        """Tell whether a version is kept because another process has pinned it.
+
+        Raises:
+            StoreError
+        """
+        if await self._pins.look(model, version):
+            self._keep_anew(model)
+        return version in self.kept(model)
 
     async def collect(self) -> int:
         """Remove all blobs that no kept version needs, and what exceeds the budget; return bytes freed."""
         async with self._lock:
             await self._load()
+            await self._learn()
             for model in list(self._versions):
                 await self._forget_retired(model)
             freed = await self._remove_retired(self._store.blobs())
@@ -188,8 +318,9 @@ class Holdings:
 
     def evictable_bytes(self, spared: Set[str]) -> int:
         """Return how many bytes an eviction could free at most, if nothing is mapped."""
+        held = self._store.blobs()
         passed_over = spared | self._in_use()
-        return sum(size for blob, size in self._store.blobs().items() if blob not in passed_over)
+        return sum(held[blob] for blob in eviction_order(held, self._all()) if blob not in passed_over)
 
     async def make_room(self, needed_bytes: int, spared: Set[str]) -> bool:
         """Evict, oldest versions first, until needed_bytes are free; False if they cannot be.
@@ -197,8 +328,7 @@ class Holdings:
         What is mapped by other processes, open here, or spared stays.
         """
         async with self._lock:
-            if not self._loaded:
-                await self._load()
+            await self._learn()
             return await self._free(needed_bytes, spared) >= needed_bytes
 
     async def _free(self, needed_bytes: int, spared: Set[str]) -> int:

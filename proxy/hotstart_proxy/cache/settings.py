@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = ["CacheSettings"]
@@ -15,17 +16,19 @@ class CacheSettings:
     """The cache's settings; names and defaults are the configuration's (docs/configuration.md).
 
     Attributes:
-        keep_versions: newest versions of each model to keep, besides aliased ones.
+        keep_versions: newest versions of each model to keep, besides aliased and pinned ones.
+        keep_versions_of: the same for single models, by name.
         alias_ttl_seconds: an index older than this is asked for again when it is needed.
         on_miss: ``"stream"`` serves a miss from its fill; ``"redirect"`` sends it to the origin where that
             can be, while the fill runs.
-        keep: what ``warm`` fills: ``"identity"``, ``"zst"``, ``"zsp"``.
+        keep: what ``warm`` fills and a pin holds: ``"identity"``, ``"zst"``, ``"zsp"``.
         partial_ttl_seconds: a fill that nobody has gone on with for so long is dropped.
         fill_connections: requests to the origin at a time for one fill.
         presign_seconds: life of the URLs that readers are redirected to.
     """
 
     keep_versions: int = 5
+    keep_versions_of: Mapping[str, int] = field(default_factory=dict)
     alias_ttl_seconds: float = 10.0
     on_miss: Literal["stream", "redirect"] = "stream"
     keep: tuple[str, ...] = ("identity",)
@@ -33,3 +36,7 @@ class CacheSettings:
     # S3 gives 85 to 90 MB/s a connection: eight fill a 5 Gbit/s link.
     fill_connections: int = 8
     presign_seconds: int = 3600
+
+    def newest_of(self, model: str) -> int:
+        """Return how many of a model's newest versions are kept."""
+        return self.keep_versions_of.get(model, self.keep_versions)

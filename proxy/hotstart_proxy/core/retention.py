@@ -1,8 +1,9 @@
 """Which versions of a model are kept, and which blobs may go, in which order.
 
-Blobs are named by their content, so versions (and models) share them: a blob may go only when every
-version that needs it may. Versions yield oldest first, so a blob is as old as the *newest* kept version that
-needs it.
+Kept are the newest versions, those that an alias means, and those that are pinned. Blobs are named by their
+content, so versions (and models) share them: a blob may go only when every version that needs it may.
+Versions yield oldest first, so a blob is as old as the *newest* kept version that needs it. What a pin holds
+never goes, so pins must fit the budget together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from hotstart.wire.index import Index
 
-__all__ = ["KeptVersion", "eviction_order", "kept_versions", "retired", "victims"]
+__all__ = ["KeptVersion", "eviction_order", "kept_versions", "pin_excess", "retired", "victims"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +25,43 @@ class KeptVersion:
         version: its id.
         published_at: milliseconds since the epoch; what "oldest" means.
         blobs: the content ids of all its representations, cached or not.
+        pinned: those of them that a pin holds; empty for a version that is not pinned.
     """
 
     model: str
     version: str
     published_at: int
     blobs: frozenset[str]
+    pinned: frozenset[str] = frozenset()
 
 
-def kept_versions(index: Index, newest: int) -> tuple[str, ...]:
-    """Return the versions to keep, oldest first: the newest ones by order, and those that an alias means.
+def kept_versions(index: Index, newest: int, pinned: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the versions to keep, oldest first: the newest ones by order, the aliased and the pinned.
+
+    An aliased or pinned version among the newest counts as one of them.
 
     Args:
         index: of one model.
-        newest: how many versions to keep besides aliased ones; 0 keeps the aliased alone.
+        newest: how many of the newest versions to keep; 0 keeps the aliased and the pinned alone.
+        pinned: versions of the model that are pinned; one that the index does not name keeps nothing.
     """
     recent = {entry.version for entry in index.versions[max(0, len(index.versions) - newest) :]}
-    aliased = set(index.aliases.values())
-    return tuple(
-        entry.version for entry in index.versions if entry.version in recent or entry.version in aliased
-    )
+    wanted = {*recent, *index.aliases.values(), *pinned}
+    return tuple(entry.version for entry in index.versions if entry.version in wanted)
+
+
+def pin_excess(others: Iterable[Mapping[str, int]], wanted: Mapping[str, int], budget_bytes: int) -> int:
+    """Return by how many bytes a pin beside others would exceed the budget; 0 if it fits.
+
+    Args:
+        others: sizes in bytes by content id of what each other pin holds, cached or not.
+        wanted: the same of the pin in question; blobs that pins share count once.
+        budget_bytes: of the store.
+    """
+    sizes = dict(wanted)
+    for other in others:
+        sizes.update(other)
+    return max(0, sum(sizes.values()) - budget_bytes)
 
 
 def retired(held: Collection[str], kept: Iterable[KeptVersion]) -> list[str]:
@@ -55,17 +73,22 @@ def retired(held: Collection[str], kept: Iterable[KeptVersion]) -> list[str]:
 
 
 def eviction_order(held: Collection[str], kept: Iterable[KeptVersion]) -> list[str]:
-    """Return all held blobs in the order in which they go under the budget.
+    """Return the held blobs that may go, in the order in which they go under the budget.
 
-    First what no kept version needs, then by the newest kept version that needs it, oldest first.
+    First what no kept version needs, then by the newest kept version that needs it, oldest first. What is
+    pinned is left out.
     """
     newest_use: dict[str, tuple[int, str, str]] = {}
+    pinned: set[str] = set()
     for version in kept:
+        pinned |= version.pinned
         use = (version.published_at, version.model, version.version)
         for blob in version.blobs:
             newest_use[blob] = max(use, newest_use.get(blob, use))
     unused = (-1, "", "")
-    return sorted(held, key=lambda blob: (newest_use.get(blob, unused), blob))
+    return sorted(
+        (blob for blob in held if blob not in pinned), key=lambda blob: (newest_use.get(blob, unused), blob)
+    )
 
 
 def victims(

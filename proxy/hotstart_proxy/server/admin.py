@@ -1,6 +1,8 @@
-"""The administrative API, on a listener of its own: warm, evict, collect garbage."""
+"""The administrative API, on a listener of its own: warm, pin, evict, collect garbage."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -32,9 +34,30 @@ class AdminApi:
         resolved = await self._resolve(exchange, match)
         return _respond(exchange, resolved, {"freed_bytes": await self._cache.evict(resolved)})
 
+    async def pin(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """Keep a version whatever retention and the budget say."""
+        resolved = await self._cache.pin(await self._resolve(exchange, match))
+        members = {"bytes": self._cache.kept_bytes(resolved), "cached": self._cache.cached(resolved)}
+        return _respond(exchange, resolved, members)
+
+    async def unpin(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """Let a version go the way of others."""
+        model, version = await self._pinned(exchange, match)
+        was_pinned = await self._cache.unpin(model, version)
+        return _respond_members(exchange, {"model": model, "version": version, "was_pinned": was_pinned})
+
+    async def _pinned(self, exchange: Exchange, match: Match) -> tuple[str, str]:
+        """Return which version to unpin; one that is unpublished by now can be named all the same."""
+        reference = match.reference
+        assert reference is not None
+        if reference.selector in self._cache.pinned_versions(reference.model):
+            return reference.model, reference.selector
+        resolved = await self._resolve(exchange, match)
+        return resolved.manifest.model, resolved.manifest.version
+
     async def gc(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Remove the blobs of all versions that are not kept."""
-        return _respond(exchange, None, {"freed_bytes": await self._cache.gc()})
+        return _respond_members(exchange, {"freed_bytes": await self._cache.gc()})
 
     async def _resolve(self, exchange: Exchange, match: Match) -> Resolved:
         assert match.reference is not None
@@ -43,9 +66,11 @@ class AdminApi:
         return resolved
 
 
-def _respond(exchange: Exchange, resolved: Resolved | None, members: dict[str, object]) -> web.StreamResponse:
-    head: dict[str, object] = (
-        {} if resolved is None else {"model": resolved.manifest.model, "version": resolved.manifest.version}
-    )
-    body = documents.dump_json({**head, **members})
-    return exchange.respond(200, {"Content-Type": "application/json", "Cache-Control": "no-store"}, body)
+def _respond(exchange: Exchange, resolved: Resolved, members: Mapping[str, object]) -> web.StreamResponse:
+    manifest = resolved.manifest
+    return _respond_members(exchange, {"model": manifest.model, "version": manifest.version, **members})
+
+
+def _respond_members(exchange: Exchange, members: Mapping[str, object]) -> web.StreamResponse:
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    return exchange.respond(200, headers, documents.dump_json(members))

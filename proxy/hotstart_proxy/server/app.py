@@ -54,7 +54,14 @@ def handlers(
     }
     if listener is Listener.ADMIN:
         admin = AdminApi(cache)
-        return {**shared, RouteName.WARM: admin.warm, RouteName.EVICT: admin.evict, RouteName.GC: admin.gc}
+        return {
+            **shared,
+            RouteName.WARM: admin.warm,
+            RouteName.PIN: admin.pin,
+            RouteName.UNPIN: admin.unpin,
+            RouteName.EVICT: admin.evict,
+            RouteName.GC: admin.gc,
+        }
     native = NativeApi(cache, options, metrics)
     return {
         **shared,

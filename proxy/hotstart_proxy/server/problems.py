@@ -9,7 +9,7 @@ from http import HTTPStatus
 from hotstart.wire import documents
 from hotstart.wire.errors import FormatError, HotstartError, IntegrityError, InvalidReference
 from hotstart.wire.ranges import RangeNotSatisfiable
-from hotstart_proxy.cache.answers import CacheClosed, NotFound, NotKept
+from hotstart_proxy.cache.answers import CacheClosed, NotFound, NotKept, Pinned, PinRefused
 from hotstart_proxy.origins.base import ObjectChanged, OriginDenied, OriginError, OriginUnreachable
 from hotstart_proxy.stores.base import NeverFits, NoSpaceNow, StoreError
 
@@ -98,6 +98,7 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     NotFound: (404, "not-found"),
     MethodNotAllowed: (405, "method-not-allowed"),
     NotKept: (409, "not-kept"),
+    Pinned: (409, "pinned"),
     PreconditionFailed: (412, "precondition-failed"),
     RangeNotSatisfiable: (416, "range-not-satisfiable"),
     FormatError: (502, "origin-malformed"),
@@ -110,6 +111,7 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     NeverFits: (503, "store-full"),
     NoSpaceNow: (503, "store-full"),
     CacheClosed: (503, "draining"),
+    PinRefused: (507, "pin-refused"),
     HotstartError: (500, "internal"),
 }
 _TIMED_OUT = (504, "origin-timed-out")
@@ -170,6 +172,12 @@ def _timed_out(error: BaseException) -> bool:
 def _members(error: HotstartError) -> dict[str, object]:
     if isinstance(error, NotFound):
         return {"what": error.what, "name": error.name, "known": list(error.known)}
+    if isinstance(error, PinRefused):
+        return {
+            "needed_bytes": error.needed_bytes,
+            "pinned_bytes": error.pinned_bytes,
+            "budget_bytes": error.budget_bytes,
+        }
     return {}
 
 

@@ -40,6 +40,8 @@ class RouteName(StrEnum):
     FILE = "file"
     OPEN = "open"
     WARM = "warm"
+    PIN = "pin"
+    UNPIN = "unpin"
     EVICT = "evict"
     GC = "gc"
 
@@ -87,12 +89,19 @@ ROUTES: tuple[Route, ...] = (
         "all that a client needs to load",
     ),
     Route(RouteName.WARM, ("POST",), "/v1/models/{model}@{version}:warm", _ADMIN, False, "fill the store"),
+    Route(RouteName.PIN, ("POST",), "/v1/models/{model}@{version}:pin", _ADMIN, False, "keep it for good"),
+    Route(RouteName.UNPIN, ("POST",), "/v1/models/{model}@{version}:unpin", _ADMIN, False, "end a pin"),
     Route(RouteName.EVICT, ("POST",), "/v1/models/{model}@{version}:evict", _ADMIN, False, "empty the store"),
     Route(RouteName.GC, ("POST",), "/v1/gc", _ADMIN, False, "drop what is not kept"),
 )
 _BY_NAME = {route.name: route for route in ROUTES}
 _FIXED = {route.pattern: route for route in ROUTES if "{" not in route.pattern}
-_ACTIONS = {"warm": RouteName.WARM, "evict": RouteName.EVICT}
+_ACTIONS = {
+    "warm": RouteName.WARM,
+    "pin": RouteName.PIN,
+    "unpin": RouteName.UNPIN,
+    "evict": RouteName.EVICT,
+}
 _MODELS_PREFIX = "/v1/models/"
 _OPEN_PREFIX = "/v1/open/"
 # RFC 9112, 3.2.2: a server accepts the absolute form.

@@ -198,6 +198,7 @@ class Service:
 def _cache_settings(settings: Settings) -> CacheSettings:
     return CacheSettings(
         keep_versions=settings.keep_versions,
+        keep_versions_of=dict(settings.keep_versions_of),
         alias_ttl_seconds=settings.alias_ttl,
         on_miss=settings.on_miss,
         keep=settings.keep,

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from hotstart.wire.adoption import Layout
-from hotstart.wire.errors import FormatError, HotstartError
+from hotstart.wire.errors import FormatError, HotstartError, InvalidReference
+from hotstart.wire.references import check_model
 
 from .addresses import Address, InvalidAddress, parse_address
 from .quantities import InvalidQuantity, parse_duration, parse_mode, parse_size
@@ -140,6 +141,14 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1_000_000):
         raise _Unfit(f"{text!r}: expected a whole number of at least 1")
     return int(text)
+
+
+def _count_of_model(text: str) -> tuple[str, int]:
+    model, _, count = text.rpartition("=")
+    try:
+        return check_model(model), _count(count)
+    except (InvalidReference, _Unfit) as error:
+        raise _Unfit(f"{text!r}: expected MODEL=COUNT, as in org/bert=8: {error}") from error
 
 
 def _budget(text: str) -> int:
@@ -277,7 +286,15 @@ class Settings:
         _count,
         default="5",
         unit="count",
-        help_text="How many of the newest versions of each model are kept, besides those with an alias.",
+        help_text="How many of the newest versions of each model are kept, besides those with an alias or a"
+        " pin.",
+    )
+    keep_versions_of: tuple[tuple[str, int], ...] = _setting(
+        _count_of_model,
+        default="(keep_versions)",
+        unit="MODEL=COUNT",
+        help_text="The same for one model, org/bert=8; may be given several times.",
+        repeatable=True,
     )
     alias_ttl: float = _setting(
         _positive_duration,

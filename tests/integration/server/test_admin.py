@@ -10,7 +10,7 @@ import pytest
 
 from hotstart_proxy.telemetry.metrics import METRICS
 from tests.integration.server.conftest import Published
-from tests.integration.server.wire import ask
+from tests.integration.server.wire import Answer, ask
 from tests.support.deadlines import wait_until
 from tests.support.processes import Processes, Proxy
 
@@ -41,8 +41,34 @@ def test_admin_answers_errors_as_problem_documents(proxy: Proxy) -> None:
     wrong.problem(405, "method-not-allowed")
     assert wrong.headers["allow"] == "POST"
     ask(admin, "/v1/models/org/bert@9:warm", method="POST").problem(404, "not-found")
-    ask(admin, "/v1/models/org/bert@7:pin", method="POST").problem(404, "no-such-route")
+    ask(admin, "/v1/models/org/bert@9:pin", method="POST").problem(404, "not-found")
+    ask(admin, "/v1/models/org/bert@7:keep", method="POST").problem(404, "no-such-route")
     ask(admin, WEIGHTS).problem(404, "no-such-route")
+
+
+def test_pin_and_unpin(processes: Processes, published: Published, store: Path) -> None:
+    """A pin outlives a restart, holds against eviction, is refused beyond the budget, and can be ended."""
+    proxy = processes.serve(published.url, store, "--keep-versions", "1", "--budget", "30MiB")
+    admin = store / "admin.sock"
+
+    def post(target: str) -> Answer:
+        return ask(admin, f"/v1/models/{target}", method="POST")
+
+    post("org/bert@6:warm").problem(409, "not-kept")
+    pinned = post("org/bert@6:pin").json()
+    assert (pinned["model"], pinned["version"], pinned["cached"]) == ("org/bert", "6", {})
+    assert "model.safetensors" in pinned["bytes"]
+    warmed = post("org/bert@6:warm").json()
+    assert warmed["cached"] == pinned["bytes"]
+    post("org/bert@6:evict").problem(409, "pinned")
+    refused = post("org/bert@7:pin").problem(507, "pin-refused")
+    assert refused["needed_bytes"] + refused["pinned_bytes"] > refused["budget_bytes"]
+    proxy.process.terminate()
+    processes.restart(proxy)
+    assert ask(proxy.port, "/v1/models/org/bert").json()["kept"] == ["6", "7"]
+    assert post("org/bert@6:unpin").json() == {"model": "org/bert", "version": "6", "was_pinned": True}
+    assert post("org/bert@6:unpin").json()["was_pinned"] is False
+    assert ask(proxy.port, "/v1/models/org/bert").json()["kept"] == ["7"]
 
 
 def test_tokens(processes: Processes, published: Published, store: Path) -> None:

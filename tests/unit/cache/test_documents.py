@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from hotstart_proxy.cache.documents import Kind, Place, index_name, manifest_name, pieces_name, place_of
+from hotstart_proxy.cache.documents import (
+    Kind,
+    Place,
+    index_name,
+    manifest_name,
+    pieces_name,
+    pin_name,
+    place_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +22,7 @@ from hotstart_proxy.cache.documents import Kind, Place, index_name, manifest_nam
         (manifest_name("org/bert", "7"), Place("org/bert", Kind.MANIFEST, "7")),
         (manifest_name("org/bert", "index.json"), Place("org/bert", Kind.MANIFEST, "index.json")),
         (manifest_name("manifests/pieces", "v.json"), Place("manifests/pieces", Kind.MANIFEST, "v.json")),
+        (pin_name("org/bert", "7"), Place("org/bert", Kind.PIN, "7")),
         (pieces_name("org/bert", "a" * 64), Place("org/bert", Kind.PIECES, "a" * 64)),
     ],
 )

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hotstart.wire.index import Index, IndexEntry
-from hotstart_proxy.core.retention import KeptVersion, eviction_order, kept_versions, retired, victims
+from hotstart_proxy.core.retention import (
+    KeptVersion,
+    eviction_order,
+    kept_versions,
+    pin_excess,
+    retired,
+    victims,
+)
 
 
 def index_of(*versions: str, **aliases: str) -> Index:
@@ -15,8 +22,8 @@ def index_of(*versions: str, **aliases: str) -> Index:
     return Index("org/bert", 1, entries, aliases)
 
 
-def kept(version: str, published_at: int, *blobs: str, model: str = "org/bert") -> KeptVersion:
-    return KeptVersion(model, version, published_at, frozenset(blobs))
+def kept(version: str, published_at: int, *blobs: str, pinned: str = "") -> KeptVersion:
+    return KeptVersion("org/bert", version, published_at, frozenset(blobs), frozenset(pinned))
 
 
 def test_the_newest_are_kept() -> None:
@@ -35,6 +42,32 @@ def test_an_alias_of_nothing_keeps_nothing() -> None:
     """An alias whose version is gone from the index keeps nothing."""
     assert kept_versions(index_of("1", prod="9"), 0) == ()
     assert kept_versions(index_of(), 5) == ()
+
+
+def test_a_pin_keeps_its_version() -> None:
+    """A pinned version is kept on top of the newest; one among them counts as one of them."""
+    index = index_of("1", "2", "3", "4", prod="1")
+    assert kept_versions(index, 2, {"2"}) == ("1", "2", "3", "4")
+    assert kept_versions(index, 2, {"4"}) == ("1", "3", "4")
+    assert kept_versions(index, 0, {"2", "9"}) == ("1", "2")
+
+
+def test_pins_must_fit_the_budget_together() -> None:
+    """What pins share counts once; what would exceed the budget is told by how much."""
+    others = [{"a": 10, "t": 1}, {"b": 10, "t": 1}]
+    assert pin_excess(others, {"c": 9, "t": 1}, 30) == 0
+    assert pin_excess(others, {"c": 10, "t": 1}, 30) == 1
+    assert pin_excess([], {"c": 31}, 30) == 1
+    assert pin_excess([{"c": 31}], {"c": 31}, 40) == 0
+
+
+def test_what_is_pinned_never_goes() -> None:
+    """Pinned blobs are in no order of eviction, whoever else needs them; what no pin holds is."""
+    versions = [kept("1", 1, "a", "z", pinned="a"), kept("2", 2, "a", "b")]
+    assert eviction_order("abz", versions) == ["z", "b"]
+    held = {"a": 10, "b": 10, "z": 1}
+    assert victims(held, versions, 11, frozenset()) == ["z", "b"]
+    assert victims(held, versions, 12, frozenset()) == []
 
 
 def test_retired_blobs_are_those_nobody_needs() -> None:
@@ -71,90 +104,185 @@ def test_nothing_goes_in_vain() -> None:
     assert victims({"a": 10, "b": 10}, [kept("1", 1, "a", "b")], 15, {"b"}) == []
 
 
-@given(st.integers(0, 6), st.integers(0, 8), st.sets(st.integers(0, 7)))
-def test_kept_versions_against_their_definition(newest: int, count: int, aliased: set[int]) -> None:
-    """For any index: kept are exactly the last so many, and those that an alias means."""
+@given(st.integers(0, 6), st.integers(0, 8), st.sets(st.integers(0, 7)), st.sets(st.integers(0, 9)))
+def test_kept_versions_against_their_definition(
+    newest: int, count: int, aliased: set[int], pinned: set[int]
+) -> None:
+    """For any index: kept are exactly the last so many, those that an alias means, and those with a pin."""
     names = [str(number) for number in range(count)]
     index = index_of(*names, **{f"a{number}": str(number) for number in aliased})
-    expected = [name for place, name in enumerate(names) if place >= count - newest or place in aliased]
-    assert list(kept_versions(index, newest)) == expected
+    expected = [
+        name for place, name in enumerate(names) if place >= count - newest or place in aliased | pinned
+    ]
+    assert list(kept_versions(index, newest, [str(number) for number in pinned])) == expected
+
+
+SIZES = {name: 1 + place % 5 for place, name in enumerate("abcdefghij")}
+TWINS = frozenset("ij")
+NEWEST = 3
+
+
+class Stock:
+    """The plain model: what there is in words, every question answered by looking at all of it."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.contents: dict[str, frozenset[str]] = {}
+        self.aliases: dict[str, str] = {}
+        self.pins: set[str] = set()
+        self.held: set[str] = set()
+        self.budget = 14
+
+    def kept(self) -> list[str]:
+        chosen = {*self.order[-NEWEST:], *self.aliases.values(), *self.pins}
+        return [version for version in self.order if version in chosen]
+
+    def pinned(self) -> set[str]:
+        return {blob for version in self.pins for blob in self.contents[version] - TWINS}
+
+    def needed(self) -> set[str]:
+        return {blob for version in self.kept() for blob in self.contents[version]}
+
+    def age(self, blob: str) -> int:
+        return max(
+            (self.order.index(item) for item in self.kept() if blob in self.contents[item]), default=-1
+        )
+
+    def used(self) -> int:
+        return sum(SIZES[blob] for blob in self.held)
 
 
 class RetentionMachine(RuleBasedStateMachine):
-    """A store of blobs under publishes, aliases and a budget, against a model that recomputes everything."""
-
-    BUDGET = 12
+    """A store under publishes, aliases, pins, fills and a budget that changes, against the plain model."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.stock = Stock()
         self.index = Index("org/bert")
-        self.contents: dict[str, frozenset[str]] = {}
-        self.held: dict[str, int] = {}
 
-    @rule(blobs=st.frozensets(st.sampled_from("abcdefgh"), min_size=1, max_size=3))
+    @rule(blobs=st.frozensets(st.sampled_from(sorted(SIZES)), min_size=1, max_size=3))
     def publish(self, blobs: frozenset[str]) -> None:
-        version = str(len(self.index.versions))
+        version = f"v{len(self.stock.order)}"
         self.index = self.index.with_version(IndexEntry(version, 1000))
-        self.contents[version] = blobs
+        self.stock.order.append(version)
+        self.stock.contents[version] = blobs
         self.retire()
 
-    @rule(alias=st.sampled_from(["prod", "canary"]), place=st.integers(0, 20))
+    @rule(alias=st.sampled_from(["prod", "canary"]), place=st.integers(0, 9))
     def move_alias(self, alias: str, place: int) -> None:
-        if place < len(self.index.versions):
-            self.index = self.index.with_alias(alias, self.index.versions[place].version)
+        if place < len(self.stock.order):
+            version = self.stock.order[place]
+            self.index = self.index.with_alias(alias, version)
+            self.stock.aliases[alias] = version
             self.retire()
 
-    @rule(place=st.integers(0, 20), size=st.integers(1, 5))
-    def fill(self, place: int, size: int) -> None:
-        versions = self.kept()
+    @rule(alias=st.sampled_from(["prod", "canary"]))
+    def remove_alias(self, alias: str) -> None:
+        self.index = self.index.without_alias(alias)
+        self.stock.aliases.pop(alias, None)
+        self.retire()
+
+    @rule(place=st.integers(0, 9))
+    def pin(self, place: int) -> None:
+        if place >= len(self.stock.order):
+            return
+        version = self.stock.order[place]
+        others = [self.pin_sizes(other) for other in self.stock.pins - {version}]
+        excess = pin_excess(others, self.pin_sizes(version), self.stock.budget)
+        before = set(self.stock.pins)
+        self.stock.pins.add(version)
+        total = sum(SIZES[blob] for blob in self.stock.pinned())
+        assert excess == max(0, total - self.stock.budget)
+        if excess:
+            self.stock.pins = before
+
+    def pin_sizes(self, version: str) -> dict[str, int]:
+        return {blob: SIZES[blob] for blob in self.stock.contents[version] - TWINS}
+
+    @rule(place=st.integers(0, 9))
+    def unpin(self, place: int) -> None:
+        if place < len(self.stock.order):
+            self.stock.pins.discard(self.stock.order[place])
+            self.retire()
+
+    @rule(place=st.integers(0, 9), twins=st.booleans())
+    def fill(self, place: int, twins: bool) -> None:
+        versions = self.stock.kept()
         if place >= len(versions):
             return
-        for blob in sorted(versions[place].blobs):
-            if blob in self.held:
-                continue
-            spared = versions[place].blobs
-            before = dict(self.held)
-            lacking = sum(self.held.values()) + size - self.BUDGET
-            for victim in victims(self.held, versions, lacking, spared):
-                assert victim not in spared
-                del self.held[victim]
-            if sum(self.held.values()) + size > self.BUDGET:
-                assert self.held == before
-                others = sum(count for name, count in before.items() if name not in spared)
-                assert others < lacking
-                continue
-            self.held[blob] = size
-            self.check_order(before, versions, spared)
+        version = versions[place]
+        wanted = self.stock.contents[version] - (frozenset() if twins else TWINS)
+        for blob in sorted(wanted - self.stock.held):
+            lacking = self.stock.used() + SIZES[blob] - self.stock.budget
+            self.make_room(lacking, wanted)
+            if self.stock.used() + SIZES[blob] <= self.stock.budget:
+                self.stock.held.add(blob)
+            else:
+                # What a pin holds always finds room, as long as the pins fit.
+                fits = sum(SIZES[item] for item in self.stock.pinned()) <= self.stock.budget
+                assert not (version in self.stock.pins and fits and not twins)
 
-    def check_order(
-        self, before: dict[str, int], versions: list[KeptVersion], spared: frozenset[str]
-    ) -> None:
-        gone = before.keys() - self.held.keys()
-        stayed = (self.held.keys() & before.keys()) - spared
+    @rule(needed=st.integers(-1, 20))
+    def evict(self, needed: int) -> None:
+        self.make_room(needed, frozenset())
 
-        def age(blob: str) -> int:
-            return max((item.published_at for item in versions if blob in item.blobs), default=0)
+    def make_room(self, needed: int, spared: frozenset[str]) -> None:
+        """Evict as the pure decision says, and hold that against all that was promised of it."""
+        stock, held = self.stock, {blob: SIZES[blob] for blob in self.stock.held}
+        chosen = victims(held, self.kept(), needed, spared)
+        free_to_go = stock.held - stock.pinned() - spared
+        assert set(chosen) <= free_to_go
+        freed = sum(SIZES[blob] for blob in chosen)
+        if chosen:
+            assert freed >= needed > freed - SIZES[chosen[-1]]
+            stayed = free_to_go - set(chosen)
+            ages = [stock.age(blob) for blob in chosen]
+            assert ages == sorted(ages)
+            assert max(ages) <= min(map(stock.age, stayed), default=max(ages))
+        else:
+            assert needed <= 0 or sum(SIZES[blob] for blob in free_to_go) < needed
+        stock.held -= set(chosen)
 
-        assert not gone or not stayed or max(map(age, gone)) <= min(map(age, stayed))
+    @rule(budget=st.integers(1, 25))
+    def restart_with_another_budget(self, budget: int) -> None:
+        self.stock.budget = budget
+        pinned = self.stock.held & self.stock.pinned()
+        for blob in eviction_order(self.stock.held, self.kept()):
+            if self.stock.used() <= budget:
+                break
+            self.stock.held.discard(blob)
+        assert pinned <= self.stock.held
+        assert self.stock.used() <= budget or self.stock.held <= self.stock.pinned()
 
     def kept(self) -> list[KeptVersion]:
-        names = kept_versions(self.index, 3)
-        entries = [entry for entry in self.index.versions if entry.version in names]
-        return [kept(entry.version, entry.published_at, *self.contents[entry.version]) for entry in entries]
+        names = kept_versions(self.index, NEWEST, self.stock.pins)
+        return [
+            kept(
+                entry.version,
+                entry.published_at,
+                *self.stock.contents[entry.version],
+                pinned="".join(self.stock.contents[entry.version] - TWINS)
+                if entry.version in self.stock.pins
+                else "",
+            )
+            for entry in self.index.versions
+            if entry.version in names
+        ]
 
     def retire(self) -> None:
-        for blob in retired(self.held, self.kept()):
-            del self.held[blob]
+        gone = set(retired(self.stock.held, self.kept()))
+        assert not gone & self.stock.needed()
+        self.stock.held -= gone
 
     @invariant()
-    def only_what_a_kept_version_needs(self) -> None:
-        aliased = set(self.index.aliases.values())
-        versions = [entry.version for entry in self.index.versions]
-        needed: set[str] = set()
-        for version in versions[-3:] + [version for version in versions if version in aliased]:
-            needed |= self.contents[version]
-        assert self.held.keys() <= needed
-        assert sum(self.held.values()) <= self.BUDGET
+    def kept_is_what_the_model_keeps(self) -> None:
+        names = kept_versions(self.index, NEWEST, self.stock.pins)
+        assert list(names) == self.stock.kept()
+
+    @invariant()
+    def only_what_a_kept_version_needs_is_held(self) -> None:
+        assert self.stock.held <= self.stock.needed()
+        assert self.stock.used() <= self.stock.budget or self.stock.held <= self.stock.pinned()
 
 
 TestRetentionMachine = RetentionMachine.TestCase

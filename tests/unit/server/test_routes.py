@@ -42,6 +42,8 @@ def test_data_routes(target: str, name: str, reference: str | None) -> None:
     [
         ("/v1/models/org/bert@7:warm", "warm", "org/bert@7"),
         ("/v1/models/org/bert:evict", "evict", "org/bert"),
+        ("/v1/models/org/bert@7:pin", "pin", "org/bert@7"),
+        ("/v1/models/org/bert@7:unpin", "unpin", "org/bert@7"),
         ("/v1/gc", "gc", None),
     ],
 )
@@ -65,7 +67,7 @@ def test_no_route_on_data(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/v1/models", "/v1/models/org/bert@7", "/v1/models/org/bert@7:pin", "/v1/open/org/bert@7"]
+    "target", ["/v1/models", "/v1/models/org/bert@7", "/v1/models/org/bert@7:keep", "/v1/open/org/bert@7"]
 )
 def test_no_route_on_admin(target: str) -> None:
     """The admin listener serves no models."""

@@ -102,6 +102,13 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     assert "did you mean keep_versions?" in text
 
 
+def test_versions_of_single_models() -> None:
+    """Each value is a model, in short or in full, and a count."""
+    given = {**NEEDED, "keep_versions_of": ["org/bert=8", "tiny=1"]}
+    settings = load_settings(given, {}, None).settings
+    assert dict(settings.keep_versions_of) == {"org/bert": 8, "library/tiny": 1}
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """A missing configuration file is a problem among the others, and says who named it."""
     missing = tmp_path / "missing.toml"
@@ -133,6 +140,9 @@ def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
         ("budget", "0"),
         ("keep", "plain"),
         ("keep_versions", "-1"),
+        ("keep_versions_of", "org/bert"),
+        ("keep_versions_of", "org/bert=0"),
+        ("keep_versions_of", "a/b/c=3"),
         ("alias_ttl", "0"),
         ("presign_expiry", "59s"),
         ("presign_expiry", "8d"),
