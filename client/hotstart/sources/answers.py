@@ -20,6 +20,8 @@ _MAX_EXPLANATION_CHARS = 400
 _MAX_RETRY_AFTER_SECONDS = 3600.0
 # Those that may go away by themselves. Others say that the request or the right to make it is wrong.
 _TRANSIENT_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
+# A proxy's word for what no other attempt mends: the object at the origin is not the manifest's any more.
+_FINAL_CODES = frozenset(("origin-changed",))
 _XML_CODE = re.compile(r"<(Code|Message)>([^<]{1,400})</\1>")
 
 
@@ -28,7 +30,8 @@ class Refusal(SourceError):
 
     Attributes:
         status: HTTP status.
-        code: S3's word for what is wrong (``NoSuchKey``); empty where there is none.
+        code: S3's or the proxy's word for what is wrong (``NoSuchKey``, ``origin-changed``); empty where
+            there is none.
     """
 
     def __init__(self, response: Response, reason: str, code: str) -> None:
@@ -39,7 +42,7 @@ class Refusal(SourceError):
             response.source,
             response.doing,
             reason,
-            transient=response.status in _TRANSIENT_STATUSES,
+            transient=response.status in _TRANSIENT_STATUSES and code not in _FINAL_CODES,
             retry_after_seconds=min(float(retry_after), _MAX_RETRY_AFTER_SECONDS)
             if retry_after.isascii() and retry_after.isdigit()
             else None,
@@ -58,23 +61,34 @@ def refused(response: Response, more: str = "") -> Refusal:
             text = response.read(_MAX_EXPLANATION_BYTES).decode("utf-8", "replace")
         except SourceError:
             text = ""
-    code = next((match[2] for match in _XML_CODE.finditer(text) if match[1] == "Code"), "")
-    reason = f"HTTP {response.status}{_explanation(response, text)}"
+    problem = _problem(response, text)
+    if problem is None:
+        # S3's errors are small and flat. Of their other elements some repeat the signed request.
+        elements = [(match[1], match[2]) for match in _XML_CODE.finditer(text)]
+        code = next((value for name, value in elements if name == "Code"), "")
+        parts: list[object] = [value for _, value in elements]
+    else:
+        found = problem.get("code")
+        code = found if isinstance(found, str) else ""
+        parts = [problem.get("title"), problem.get("detail")]
+    reason = f"HTTP {response.status}{_explanation(parts)}"
     return Refusal(response, f"{reason}; {more}" if more else reason, code)
 
 
-def _explanation(response: Response, text: str) -> str:
-    """Return ``: title: detail`` of a problem document (RFC 9457) or S3's XML; empty if it is neither."""
+def _problem(response: Response, text: str) -> dict[str, object] | None:
+    """Return the members of a problem document (RFC 9457); None if it does not say that it is one."""
     media_type = (response.header("Content-Type") or "").partition(";")[0].strip()
-    if media_type in ("application/problem+json", "application/json"):
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            return ""
-        parts = [document.get("title"), document.get("detail")] if isinstance(document, dict) else []
-    else:
-        # S3's errors are small and flat. Of their other elements some repeat the signed request.
-        parts = [match[2] for match in _XML_CODE.finditer(text)]
+    if media_type not in ("application/problem+json", "application/json"):
+        return None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _explanation(parts: list[object]) -> str:
+    """Return ``: title: detail`` of what an answer says in words; empty if it says none."""
     words = [mask_queries(part)[:_MAX_EXPLANATION_CHARS] for part in parts if isinstance(part, str) and part]
     return "".join(f": {' '.join(word.split())}" for word in words)
 

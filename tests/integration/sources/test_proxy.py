@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hotstart.sources.answers import Refusal
 from hotstart.sources.base import Session, SourceError, SourceKind
 from hotstart.sources.endpoints import parse_proxy_url
 from hotstart.sources.http import Connection
@@ -195,6 +196,18 @@ def test_a_problem_document_tells_its_story(
     server.answer = ranged
     assert _fetch(session) == EXPECTED
     assert server.connections == 1
+
+
+@pytest.mark.parametrize(("code", "transient"), [("origin-changed", False), ("origin-unreachable", True)])
+def test_a_replaced_object_is_final(
+    server: ScriptedServer, session: Session, code: str, transient: bool
+) -> None:
+    """A proxy that says that the object was replaced is not asked for it again; other 502s may pass."""
+    problem = b'{"title":"Bad Gateway","detail":"so it is","code":"%s"}' % code.encode()
+    server.answer = lambda request: Answer(502, {"Content-Type": "application/problem+json"}, problem)
+    failure = _failure(session)
+    assert isinstance(failure, Refusal)
+    assert (failure.code, failure.transient) == (code, transient)
 
 
 @pytest.mark.parametrize(
