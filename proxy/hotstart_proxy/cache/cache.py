@@ -16,9 +16,10 @@ from hotstart.wire.opening import Fallback
 from hotstart.wire.pieces import Pieces
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import Reference
+from hotstart_proxy.core.breaker import Circuit, Phase
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.core.tiers import Tier
-from hotstart_proxy.origins.base import ObjectChanged, OriginError
+from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginPaused
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import Blob, Store, StoreError, Usage
 
@@ -235,6 +236,9 @@ class Cache:
                 blob = await self._open_blob(model, representation)
                 if blob is not None:
                     return HitBody(model, blob, wanted, self._observer, self._closed)
+                circuit = self.circuit(sought, wanted)
+                if circuit.refuses:
+                    return await self._read_elsewhere(sought, circuit, may_redirect=may_redirect)
                 if not resolved.kept and self._fills.get(representation.id) is None:
                     break
                 spared = frozenset(item.id for item in _representations(resolved))
@@ -242,7 +246,9 @@ class Cache:
                 if reader is None:
                     continue
                 body = FillBody(reader, self._passthrough, self._observer)
-                if self._settings.on_miss == "redirect" and may_redirect and not reader.fill.has(wanted):
+                # Whoever can go to the origin does not wait for what the probe shows; its fill is the probe.
+                redirects = self._settings.on_miss == "redirect" or circuit.phase is Phase.DUE
+                if redirects and may_redirect and not reader.fill.has(wanted):
                     redirect = await self._redirect_from(body, sought)
                     if redirect is not None:
                         return redirect
@@ -253,6 +259,26 @@ class Cache:
         if redirect is not None:
             return redirect
         return PassedBody(sought, wanted, tier, self._passthrough, self._observer)
+
+    def circuit(self, sought: VersionBlob, wanted: ByteRange) -> Circuit:
+        """Tell how a read of these bytes would fare now: well, if they are here or the origin answers."""
+        item = sought.representation
+        fill = self._fills.get(item.id)
+        if self._store.blobs().get(item.id) == item.size or (fill is not None and fill.has(wanted)):
+            return Circuit()
+        return self._origin.circuit(sought, wanted)
+
+    async def _read_elsewhere(self, sought: VersionBlob, circuit: Circuit, *, may_redirect: bool) -> Redirect:
+        """Answer at once while the origin is left alone.
+
+        Raises:
+            OriginPaused: the reader cannot be redirected.
+        """
+        redirect = await self._redirect(sought) if may_redirect else None
+        if redirect is None:
+            doing = f"reading {sought.representation.path}"
+            raise OriginPaused(self._origin.url, doing, circuit.failures, circuit.retry_after_seconds)
+        return redirect
 
     async def _redirect_from(self, body: Body, sought: VersionBlob) -> Redirect | None:
         """Redirect instead of giving a body, which is closed then; its fill goes on with what was asked."""

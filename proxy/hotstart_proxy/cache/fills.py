@@ -165,7 +165,6 @@ class Fill:
             self._end(error)
             return
         if isinstance(error, OriginError):
-            self._tools.observer.origin_failed(self.blob.model)
             self._tools.origin_failed(self.blob.model, error)
         else:
             readers = {token for token in readers if self._needs_any(token, run)}

@@ -33,8 +33,24 @@ class Observer(Protocol):
     def redirected(self, model: str) -> None:
         """A reader was sent to a pre-signed URL."""
 
-    def origin_failed(self, model: str) -> None:
-        """The origin gave an error, after its own retries, for bytes of a fill."""
+    def origin_retried(self, reason: str) -> None:
+        """A request to the origin is sent again.
+
+        Args:
+            reason: ``"timeout"``, ``"throttled"``, ``"server-error"``, ``"connection"``,
+                ``"broken-answer"``, ``"credentials"`` (they were reloaded).
+        """
+
+    def origin_failed(self, kind: str) -> None:
+        """A request to the origin ended with an error, after its retries.
+
+        Args:
+            kind: ``"unreachable"``, ``"paused"`` (it was not asked), ``"denied"``, ``"changed"`` or
+                ``"other"``.
+        """
+
+    def circuit_opened(self, is_open: bool) -> None:
+        """The origin is left alone from now on, or no longer."""
 
     def refetched(self, model: str) -> None:
         """A piece arrived damaged and is fetched again."""
@@ -67,7 +83,13 @@ class NullObserver:
     def redirected(self, model: str) -> None:
         """Ignore it."""
 
-    def origin_failed(self, model: str) -> None:
+    def origin_retried(self, reason: str) -> None:
+        """Ignore it."""
+
+    def origin_failed(self, kind: str) -> None:
+        """Ignore it."""
+
+    def circuit_opened(self, is_open: bool) -> None:
         """Ignore it."""
 
     def refetched(self, model: str) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "OriginDenied",
     "OriginError",
     "OriginIdentity",
+    "OriginPaused",
     "OriginUnfit",
     "OriginUnreachable",
     "PresignedUrl",
@@ -48,7 +49,32 @@ class OriginError(HotstartError):
 
 
 class OriginUnreachable(OriginError):
-    """No usable answer after retries: connection, time-out, 5xx, or a body cut short."""
+    """No usable answer after retries: connection, time-out, 5xx, or a body cut short.
+
+    Attributes:
+        retry_after_seconds: for how long the origin asks to be left alone; None where it does not say.
+    """
+
+    def __init__(
+        self, origin: str, doing: str, reason: str, *, retry_after_seconds: float | None = None
+    ) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(origin, doing, reason)
+
+
+class OriginPaused(OriginUnreachable):
+    """The origin was not asked: it failed again and again, and is left alone for a while.
+
+    Attributes:
+        pause_seconds: until it is asked again, as far as that is known.
+    """
+
+    def __init__(self, origin: str, doing: str, failures: int, pause_seconds: float) -> None:
+        self.failures = failures
+        self.pause_seconds = pause_seconds
+        # No seconds in the words: they go where errors are compared and counted.
+        reason = f"not asked, for it failed {failures} times in a row and is left alone for a while"
+        super().__init__(origin, doing, reason, retry_after_seconds=pause_seconds)
 
 
 class OriginDenied(OriginError):

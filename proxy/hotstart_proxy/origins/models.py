@@ -16,6 +16,7 @@ from hotstart.wire.catalog import KnownIndex
 from hotstart.wire.manifest import Representation
 from hotstart.wire.opening import Fallback
 from hotstart.wire.ranges import ByteRange
+from hotstart_proxy.core.breaker import Circuit
 from hotstart_proxy.core.tiers import Tier
 
 __all__ = ["ModelOrigin", "VersionBlob"]
@@ -103,3 +104,7 @@ class ModelOrigin(ABC):
         Raises:
             OriginError
         """
+
+    def circuit(self, blob: VersionBlob, wanted: ByteRange) -> Circuit:
+        """Tell how asking for these bytes would fare now, so that whoever can do without need not try."""
+        return Circuit()

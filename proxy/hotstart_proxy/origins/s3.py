@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
@@ -19,6 +20,8 @@ from hotstart.wire.aws import aws_endpoint
 from hotstart.wire.catalog import ListedObject, Listing, ObjectBytes
 from hotstart.wire.manifest import OriginObject
 from hotstart.wire.ranges import ByteRange
+from hotstart_proxy.core.observer import NullObserver, Observer
+from hotstart_proxy.core.retries import Retries, RetryPolicy
 
 from .base import (
     AlreadyExists,
@@ -32,20 +35,27 @@ from .base import (
     PresignedUrl,
 )
 from .probe import prove_conditions
-from .s3_errors import NO_UPLOAD, NoBucket, code_of, status_of, translated
-from .s3_reading import ATTEMPTS, RangeReader, backoff
+from .s3_attempts import Attempts, S3Line
+from .s3_credentials import Credentials
+from .s3_errors import NO_UPLOAD, ClockSkewed, code_of, status_of, translated
+from .s3_reading import RangeReader
 from .s3_uploads import FileUpload, write_seconds
 
 __all__ = ["S3Origin", "S3Settings"]
 
 DEFAULT_REGION = "us-east-1"
 # An index is polled every few seconds, and an old one is served while the origin hangs: find that out soon.
-DOCUMENT_ATTEMPTS = 3
 DOCUMENT_SECONDS = 5.0
+DOCUMENT_POLICY = RetryPolicy(attempts=3, patience_seconds=3 * DOCUMENT_SECONDS)
+# Other writes to the same key are over sooner than these attempts.
+CONFLICT_POLICY = RetryPolicy(attempts=6, patience_seconds=60)
 # What a parser of ours takes at most; a larger object under a document's key is none of ours.
 MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
+DOCUMENT_READ_BYTES = 256 * 1024
 # The longest life that SigV4 gives a URL.
 MAX_PRESIGN_SECONDS = 7 * 24 * 3600
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +80,33 @@ class S3Settings:
 class S3Origin(Origin):
     """One bucket and prefix.
 
-    Reads are retried here, so that they resume at the byte; everything else by botocore's standard retries.
+    What reads is retried here, so that it resumes at the byte and its bounds are ours; what writes, by
+    botocore's standard retries.
     """
 
     can_presign = True
 
-    def __init__(self, bucket: str, prefix: str, settings: S3Settings | None = None) -> None:
+    def __init__(
+        self, bucket: str, prefix: str, settings: S3Settings | None = None, observer: Observer | None = None
+    ) -> None:
         """Keep what is needed to connect; that happens on entering.
 
         Args:
             bucket: its name.
             prefix: empty, or with a trailing slash.
             settings: how to reach it.
+            observer: told of requests that are sent again.
         """
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._bucket = bucket
         self._prefix = prefix
         self._settings = settings or S3Settings()
+        credentials = Credentials(self.url)
+        self._line = S3Line(
+            self.url, credentials, self._settings.stall_seconds, (observer or NullObserver()).origin_retried
+        )
         self._session = AioSession()
+        credentials.register(self._session)
         with translated(self.url, "reading the AWS configuration"):
             region = self._settings.region or self._session.get_config_variable("region")
             # botocore would find it too, and would put the bucket into the host's name.
@@ -98,12 +117,11 @@ class S3Origin(Origin):
         self._stack = AsyncExitStack()
         self._control: Any = None
         self._data: Any = None
-        self._credentials: Any = None
 
     async def __aenter__(self) -> S3Origin:
         async with AsyncExitStack() as stack:
             with translated(self.url, "preparing to connect"):
-                self._credentials = await self._session.get_credentials()
+                await self._line.credentials.prepare()
                 self._control = await stack.enter_async_context(self._client(attempts=3))
                 self._data = await stack.enter_async_context(self._client(attempts=1))
             self._stack = stack.pop_all()
@@ -143,39 +161,52 @@ class S3Origin(Origin):
             target["VersionId"] = version_id
         return target
 
-    async def read(self, key: str, known_etag: str | None = None) -> ObjectBytes | None:
-        attempt = 1
+    async def _ask(self, doing: str, ask: Callable[[Attempts], Awaitable[T]]) -> T:
+        """Ask for something small, again where that may help."""
+        attempts = Attempts(self._line, DOCUMENT_POLICY)
         while True:
             try:
-                return await self._read(key, known_etag)
-            except NoBucket:
-                raise
-            except OriginUnreachable:
-                if attempt == DOCUMENT_ATTEMPTS:
-                    raise
-            await backoff(attempt)
-            attempt += 1
+                with translated(self.url, doing):
+                    await attempts.sign()
+                    result = await ask(attempts)
+            except OriginError as error:
+                await attempts.recover(error)
+            else:
+                attempts.answered()
+                return result
 
-    async def _read(self, key: str, known_etag: str | None) -> ObjectBytes | None:
+    async def read(self, key: str, known_etag: str | None = None) -> ObjectBytes | None:
         doing = f"reading {key}"
+        return await self._ask(doing, lambda attempts: self._read(attempts, doing, key, known_etag))
+
+    async def _read(
+        self, attempts: Attempts, doing: str, key: str, known_etag: str | None
+    ) -> ObjectBytes | None:
         condition = {} if known_etag is None else {"IfNoneMatch": known_etag}
-        with translated(self.url, doing):
-            try:
-                async with asyncio.timeout(min(DOCUMENT_SECONDS, self._settings.stall_seconds)):
-                    answer = await self._data.get_object(**self._target(key), **condition)
-            except ClientError as error:
-                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
-                    return None
-                if status_of(error) == 304 and known_etag is not None:
-                    return ObjectBytes(None, known_etag, _header_time(error.response, "last-modified"))
-                raise
-            async with answer["Body"] as body:
-                if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
-                    reason = f"{answer['ContentLength']} bytes: expected at most {MAX_DOCUMENT_BYTES}"
-                    raise OriginError(self.url, doing, reason)
-                async with asyncio.timeout(self._settings.stall_seconds * 4):
-                    data: bytes = await body.read()
+        try:
+            async with attempts.waiting(min(DOCUMENT_SECONDS, self._settings.stall_seconds)):
+                answer = await self._data.get_object(**self._target(key), **condition)
+        except ClientError as error:
+            if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                return None
+            if status_of(error) == 304 and known_etag is not None:
+                return ObjectBytes(None, known_etag, _header_time(error.response, "last-modified"))
+            raise
+        async with answer["Body"] as body:
+            data = await self._document(attempts, doing, int(answer["ContentLength"]), body)
         return ObjectBytes(data, str(answer["ETag"]), _milliseconds(answer["LastModified"]))
+
+    async def _document(self, attempts: Attempts, doing: str, size: int, body: Any) -> bytes:
+        if size > MAX_DOCUMENT_BYTES:
+            raise OriginError(self.url, doing, f"{size} bytes: expected at most {MAX_DOCUMENT_BYTES}")
+        parts: list[bytes] = []
+        while True:
+            async with attempts.waiting(self._settings.stall_seconds):
+                part: bytes = await body.read(DOCUMENT_READ_BYTES)
+            if not part:
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            attempts.received(len(part))
+            parts.append(part)
 
     @asynccontextmanager
     async def get(self, item: OriginObject, wanted: ByteRange) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -187,7 +218,7 @@ class S3Origin(Origin):
             yield _nothing()
             return
         target = self._target(item.key, item.version_id)
-        reader = RangeReader(self._data, self.url, target, item, wanted, self._settings.stall_seconds)
+        reader = RangeReader(self._data, self._line, target, item, wanted)
         try:
             await reader.open()
             yield reader.chunks()
@@ -195,13 +226,16 @@ class S3Origin(Origin):
             reader.close()
 
     async def head(self, key: str) -> ObjectInfo | None:
-        with translated(self.url, f"looking at {key}"):
-            try:
-                answer = await self._control.head_object(**self._target(key))
-            except ClientError as error:
-                if status_of(error) == 404:
-                    return None
-                raise
+        return await self._ask(f"looking at {key}", lambda attempts: self._head(attempts, key))
+
+    async def _head(self, attempts: Attempts, key: str) -> ObjectInfo | None:
+        try:
+            async with attempts.waiting(self._settings.stall_seconds):
+                answer = await self._data.head_object(**self._target(key))
+        except ClientError as error:
+            if status_of(error) == 404:
+                return None
+            raise
         return ObjectInfo(
             key=key,
             size=int(answer["ContentLength"]),
@@ -218,16 +252,25 @@ class S3Origin(Origin):
         arguments = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
         if not recursive:
             arguments["Delimiter"] = "/"
-        with translated(self.url, f"listing {prefix or 'everything'}"):
-            async for page in self._control.get_paginator("list_objects_v2").paginate(**arguments):
-                folders += [item["Prefix"][cut:] for item in page.get("CommonPrefixes", ())]
-                objects += [
-                    ListedObject(
-                        item["Key"][cut:], item["Size"], item["ETag"], _milliseconds(item["LastModified"])
-                    )
-                    for item in page.get("Contents", ())
-                ]
+        doing = f"listing {prefix or 'everything'}"
+        while True:
+            page = await self._ask(doing, lambda attempts: self._list_page(attempts, arguments))
+            folders += [item["Prefix"][cut:] for item in page.get("CommonPrefixes", ())]
+            objects += [
+                ListedObject(
+                    item["Key"][cut:], item["Size"], item["ETag"], _milliseconds(item["LastModified"])
+                )
+                for item in page.get("Contents", ())
+            ]
+            if not page.get("NextContinuationToken"):
+                break
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
         return Listing(tuple(sorted(objects, key=lambda item: item.key)), tuple(sorted(folders)))
+
+    async def _list_page(self, attempts: Attempts, arguments: dict[str, str]) -> dict[str, Any]:
+        async with attempts.waiting(self._settings.stall_seconds):
+            page: dict[str, Any] = await self._data.list_objects_v2(**arguments)
+        return page
 
     async def put(
         self,
@@ -243,17 +286,18 @@ class S3Origin(Origin):
         condition = {"IfNoneMatch": "*"} if create_only else {}
         if if_match is not None:
             condition = {"IfMatch": if_match}
-        for attempt in range(1, ATTEMPTS + 1):
+        retries = Retries(CONFLICT_POLICY, random.random)
+        while True:
             try:
                 answer = await self._put(key, data, condition, attributes)
             except _Conflict:
                 # AWS: another write to the key was under way, and nobody knows yet how that ended.
-                if attempt == ATTEMPTS:
+                pause = retries.pause_after_failure()
+                if pause is None:
                     raise
-                await backoff(attempt)
+                await asyncio.sleep(pause)
             else:
-                break
-        return self._info(key, len(data), answer, attributes)
+                return self._info(key, len(data), answer, attributes)
 
     async def _put(
         self, key: str, data: bytes, condition: Mapping[str, str], attributes: Mapping[str, object]
@@ -333,31 +377,18 @@ class S3Origin(Origin):
     async def presign(self, item: OriginObject, expires_in_seconds: int) -> PresignedUrl | None:
         doing = f"pre-signing {item.key}"
         with translated(self.url, doing):
-            if self._credentials is not None:
-                # Renews them if they are about to end.
-                await self._credentials.get_frozen_credentials()
-            seconds = self._session_seconds(min(expires_in_seconds, MAX_PRESIGN_SECONDS))
+            if self._line.skew is not None:
+                # What this host's clock says of a URL's age would be wrong too.
+                raise ClockSkewed(self.url, doing, self._line.skew.ahead_seconds)
+            # Renews them if they are about to end.
+            await self._line.credentials.get_frozen_credentials()
+            seconds = self._line.credentials.seconds_left(min(expires_in_seconds, MAX_PRESIGN_SECONDS))
             if seconds < 1:
                 raise OriginDenied(self.url, doing, "the credentials' session has ended: renew it")
             url = await self._control.generate_presigned_url(
                 "get_object", Params=self._target(item.key, item.version_id), ExpiresIn=seconds
             )
         return PresignedUrl(str(url), seconds)
-
-    def _session_seconds(self, asked: int) -> int:
-        """Return the lesser of asked and the life that the credentials have left, in whole seconds."""
-        # botocore tells only whether they end within so many seconds; keys without an end say nothing.
-        ends_within = getattr(self._credentials, "refresh_needed", None)
-        if ends_within is None or not ends_within(asked):
-            return asked
-        low, high = 0, asked
-        while high - low > 1:
-            middle = (low + high) // 2
-            if ends_within(middle):
-                high = middle
-            else:
-                low = middle
-        return low
 
     async def check_publishable(self) -> None:
         await prove_conditions(self)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 import aiohttp
+from botocore.compat import get_current_datetime
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -17,25 +20,58 @@ from botocore.exceptions import (
 
 from .base import ObjectChanged, OriginDenied, OriginError, OriginUnreachable
 
-__all__ = ["NO_UPLOAD", "NoBucket", "code_of", "status_of", "translated"]
+__all__ = [
+    "NO_UPLOAD",
+    "ClockSkewed",
+    "CredentialsRefused",
+    "NoBucket",
+    "code_of",
+    "retry_reason",
+    "status_of",
+    "translated",
+]
 
 # What S3 says of an upload in parts that has ended or was aborted.
 NO_UPLOAD = "NoSuchUpload"
-# 400s that are about who asks, not about what is asked.
-_DENIED_CODES = frozenset(
-    (
-        "AuthorizationHeaderMalformed",
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "TokenRefreshRequired",
-    )
-)
-_TRANSIENT_CODES = frozenset(("RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"))
+# What is said of credentials that were replaced by others, and what to do where there are no others.
+_RENEW = "renew what the environment, profile or role gives"
+_REFUSED_CREDENTIALS = {
+    "ExpiredToken": f"the credentials' session has ended: {_RENEW}",
+    "InvalidAccessKeyId": f"the access key was deleted, or is another service's: {_RENEW}",
+    "InvalidToken": f"the session token is not one of this access key's: {_RENEW}",
+    "TokenRefreshRequired": f"the session token must be renewed: {_RENEW}",
+}
+# Answers to HEAD have no body to say more. S3 answers 403 for a missing object too, to whoever may not list.
+_BODYLESS_REFUSALS = frozenset(("400", "403"))
+_MISSING_RIGHT = "a right to the object is missing, or s3:ListBucket to learn that it is not there"
+_THROTTLING_CODES = frozenset(("SlowDown", "Throttling", "ThrottlingException"))
+_TRANSIENT_CODES = _THROTTLING_CODES | {"RequestTimeout"}
+_SKEWED_CODE = "RequestTimeTooSkewed"
 
 
 class NoBucket(OriginUnreachable):
     """The bucket is not there: "cannot", for nobody knows what is missing, and trying again does not help."""
+
+
+class CredentialsRefused(OriginDenied):
+    """The origin does not take these credentials, or no longer: others may do."""
+
+
+class ClockSkewed(OriginDenied):
+    """The origin's clock and this host's differ by more than a signature allows.
+
+    Attributes:
+        ahead_seconds: by how much this host's clock is ahead; negative where it is behind, None where the
+            answer had no date.
+    """
+
+    def __init__(self, origin: str, doing: str, ahead_seconds: float | None) -> None:
+        self.ahead_seconds = ahead_seconds
+        by = "differs too much from"
+        if ahead_seconds is not None:
+            by = f"is {abs(ahead_seconds) / 60:.0f} minutes {'ahead of' if ahead_seconds > 0 else 'behind'}"
+        reason = f"this host's clock {by} the origin's, which allows 15 minutes: set it right (NTP)"
+        super().__init__(origin, doing, reason)
 
 
 def status_of(error: ClientError) -> int:
@@ -86,12 +122,54 @@ def _of_answer(origin: str, doing: str, error: ClientError) -> OriginError:
     if code == "NoSuchBucket":
         return NoBucket(origin, doing, f"{reason} (create the bucket, or correct the URL)")
     if code in _TRANSIENT_CODES or status >= 500 or status == 429:
-        return OriginUnreachable(origin, doing, reason)
-    if status in (401, 403) or code in _DENIED_CODES:
-        if code in ("403", "AccessDenied"):
-            # S3 answers so for a missing object too, to whoever may not list.
-            reason += " (a right to the object is missing, or s3:ListBucket to learn that it is not there)"
-        return OriginDenied(origin, doing, reason)
+        return OriginUnreachable(origin, doing, reason, retry_after_seconds=_retry_after(error))
+    if code == _SKEWED_CODE:
+        return ClockSkewed(origin, doing, _ahead_seconds(error))
+    if code in _REFUSED_CREDENTIALS:
+        return CredentialsRefused(origin, doing, f"{reason} ({_REFUSED_CREDENTIALS[code]})")
+    if code in _BODYLESS_REFUSALS:
+        return CredentialsRefused(origin, doing, f"{reason} ({_MISSING_RIGHT})")
+    if status in (401, 403) or code == "AuthorizationHeaderMalformed":
+        return OriginDenied(
+            origin, doing, f"{reason} ({_MISSING_RIGHT})" if code == "AccessDenied" else reason
+        )
     if status in (404, 412, 416):
         return ObjectChanged(origin, doing, reason)
     return OriginError(origin, doing, reason)
+
+
+def _header(error: ClientError, name: str) -> str:
+    return str(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get(name, ""))
+
+
+def _retry_after(error: ClientError) -> float | None:
+    # RFC 9110, 10.2.3; S3 and its kin send seconds, never a date.
+    value = _header(error, "retry-after")
+    return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def _ahead_seconds(error: ClientError) -> float | None:
+    try:
+        theirs = parsedate_to_datetime(_header(error, "date"))
+    except ValueError:
+        return None
+    # The clock that the request was signed by.
+    return float((get_current_datetime().replace(tzinfo=UTC) - theirs).total_seconds())
+
+
+def retry_reason(error: OriginUnreachable) -> str:
+    """Return the word under which another attempt is counted.
+
+    It is ``timeout``, ``throttled``, ``server-error``, ``connection`` or ``broken-answer``.
+    """
+    match error.__cause__:
+        case TimeoutError():
+            return "timeout"
+        case ClientError() as answer if code_of(answer) in _THROTTLING_CODES or status_of(answer) == 429:
+            return "throttled"
+        case ClientError():
+            return "server-error"
+        case None:
+            return "broken-answer"
+        case _:
+            return "connection"

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import AsyncIterator
 from typing import Any
 
 from hotstart.wire.errors import FormatError
 from hotstart.wire.manifest import OriginObject
 from hotstart.wire.ranges import ByteRange, parse_content_range
+from hotstart_proxy.core.retries import RetryPolicy
 
-from .base import ObjectChanged, OriginUnreachable
-from .s3_errors import NoBucket, translated
+from .base import ObjectChanged, OriginError, OriginUnreachable
+from .s3_attempts import Attempts, S3Line
+from .s3_errors import translated
 
-__all__ = ["RangeReader", "backoff"]
+__all__ = ["RangeReader"]
 
 # In a row without progress; with the pauses between them this bridges a few seconds.
-ATTEMPTS = 6
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
-# Progress that earns new attempts: a server that gives a byte and dies must not be asked for ever.
-PROGRESS_BYTES = 1024 * 1024
-READ_BYTES = 1024 * 1024
-
-
-async def backoff(attempt: int) -> None:
-    """Pause before attempt (1 is the second one): exponential, with full jitter."""
-    longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
-    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 (jitter, no secret)
+_ATTEMPTS = 6
+# Of the stalls that end a connection: one is bad luck, two in a row are an origin that hangs.
+_PATIENCE_STALLS = 2
+_READ_BYTES = 1024 * 1024
 
 
 class RangeReader:
@@ -40,33 +32,31 @@ class RangeReader:
     def __init__(
         self,
         client: Any,
-        origin: str,
+        line: S3Line,
         target: dict[str, str],
         item: OriginObject,
         wanted: ByteRange,
-        stall_seconds: float,
     ) -> None:
         """Prepare; nothing is asked yet.
 
         Args:
             client: an S3 client that does not retry by itself.
-            origin: the origin's URL, for errors.
+            line: to the origin.
             target: Bucket, Key and perhaps VersionId.
             item: what is pinned.
             wanted: not empty.
-            stall_seconds: how long to wait for the next bytes.
         """
         self._client = client
-        self._origin = origin
+        self._origin = line.origin
         self._arguments = {**target, "IfMatch": item.etag}
         self._item = item
         self._wanted = wanted
         self._position = wanted.start
-        self._stall_seconds = stall_seconds
+        self._stall_seconds = line.stall_seconds
         self._doing = f"reading bytes {wanted.start} to {wanted.stop} of {item.key}"
         self._body: Any = None
-        self._failures = 0
-        self._failed_at = wanted.start
+        patience = _PATIENCE_STALLS * line.stall_seconds
+        self._attempts = Attempts(line, RetryPolicy(_ATTEMPTS, patience))
 
     async def open(self) -> None:
         """Send the first request.
@@ -77,8 +67,8 @@ class RangeReader:
         while self._body is None:
             try:
                 await self._request()
-            except OriginUnreachable as error:
-                await self._pause_after(error)
+            except OriginError as error:
+                await self._attempts.recover(error)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the wanted bytes in order (errors as open)."""
@@ -88,9 +78,10 @@ class RangeReader:
                 chunk = await self._read()
             except OriginUnreachable as error:
                 self.close()
-                await self._pause_after(error)
+                await self._attempts.recover(error)
                 continue
             self._position += len(chunk)
+            self._attempts.received(len(chunk))
             yield chunk
 
     def close(self) -> None:
@@ -102,7 +93,8 @@ class RangeReader:
     async def _request(self) -> None:
         left = ByteRange(self._position, self._wanted.stop)
         with translated(self._origin, self._doing):
-            async with asyncio.timeout(self._stall_seconds):
+            await self._attempts.sign()
+            async with self._attempts.waiting(self._stall_seconds):
                 answer = await self._client.get_object(**self._arguments, Range=left.header())
         body = answer["Body"]
         try:
@@ -110,6 +102,7 @@ class RangeReader:
         except BaseException:
             body.close()
             raise
+        self._attempts.answered()
         self._body = body
 
     def _check(self, answer: dict[str, Any], left: ByteRange) -> None:
@@ -135,8 +128,8 @@ class RangeReader:
 
     async def _read(self) -> bytes:
         with translated(self._origin, self._doing):
-            async with asyncio.timeout(self._stall_seconds):
-                chunk: bytes = await self._body.read(READ_BYTES)
+            async with self._attempts.waiting(self._stall_seconds):
+                chunk: bytes = await self._body.read(_READ_BYTES)
         if not chunk:
             raise OriginUnreachable(
                 self._origin, self._doing, f"the answer ended at byte {self._position}, too early"
@@ -144,12 +137,3 @@ class RangeReader:
         if len(chunk) > self._wanted.stop - self._position:
             raise OriginUnreachable(self._origin, self._doing, "more bytes came than were asked for")
         return chunk
-
-    async def _pause_after(self, error: OriginUnreachable) -> None:
-        if self._position - self._failed_at >= PROGRESS_BYTES:
-            self._failures = 0
-        self._failed_at = self._position
-        self._failures += 1
-        if self._failures >= ATTEMPTS or isinstance(error, NoBucket):
-            raise error
-        await backoff(self._failures)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from hotstart.wire.errors import HotstartError
+from hotstart_proxy.core.observer import Observer
 
 from .base import Origin
 from .directory import DirectoryOrigin
@@ -51,13 +52,19 @@ def settings_from(environ: Mapping[str, str], settings: S3Settings | None = None
     return replace(settings, endpoint=endpoint.rstrip("/") if endpoint else None, region=region or None)
 
 
-def open_origin(url: str, environ: Mapping[str, str], settings: S3Settings | None = None) -> Origin:
+def open_origin(
+    url: str,
+    environ: Mapping[str, str],
+    settings: S3Settings | None = None,
+    observer: Observer | None = None,
+) -> Origin:
     """Return the origin that a URL names; entering it connects.
 
     Args:
         url: ``s3://bucket/prefix`` or ``file:///absolute/path`` (percent-encoded).
         environ: where AWS's variables are looked up, ``os.environ`` as a rule.
         settings: what goes before the environment.
+        observer: told of requests that are sent again.
 
     Raises:
         InvalidOriginUrl: it names none.
@@ -70,7 +77,7 @@ def open_origin(url: str, environ: Mapping[str, str], settings: S3Settings | Non
         prefix = prefix.strip("/")
         if prefix and any(part in ("", ".", "..") for part in prefix.split("/")):
             raise InvalidOriginUrl(url, "its prefix has a segment that is empty, . or ..")
-        return S3Origin(bucket, f"{prefix}/" if prefix else "", settings_from(environ, settings))
+        return S3Origin(bucket, f"{prefix}/" if prefix else "", settings_from(environ, settings), observer)
     if separator and scheme == "file":
         path = Path(unquote(rest))
         if not path.is_absolute() or ".." in path.parts or "\0" in str(path):

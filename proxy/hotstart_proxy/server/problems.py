@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -10,7 +11,13 @@ from hotstart.wire import documents
 from hotstart.wire.errors import FormatError, HotstartError, IntegrityError, InvalidReference
 from hotstart.wire.ranges import RangeNotSatisfiable
 from hotstart_proxy.cache.answers import CacheClosed, NotFound, NotKept, Pinned, PinRefused
-from hotstart_proxy.origins.base import ObjectChanged, OriginDenied, OriginError, OriginUnreachable
+from hotstart_proxy.origins.base import (
+    ObjectChanged,
+    OriginDenied,
+    OriginError,
+    OriginPaused,
+    OriginUnreachable,
+)
 from hotstart_proxy.stores.base import NeverFits, NoSpaceNow, StoreError
 
 from .selection import PreconditionFailed
@@ -106,6 +113,7 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     OriginError: (502, "origin-failed"),
     OriginUnreachable: (502, "origin-unreachable"),
     OriginDenied: (502, "origin-denied"),
+    OriginPaused: (503, "origin-paused"),
     ObjectChanged: (502, "origin-changed"),
     StoreError: (503, "store-failed"),
     NeverFits: (503, "store-full"),
@@ -153,7 +161,7 @@ def problem_of(error: HotstartError) -> Problem:
     """Choose status and code for an error, and gather what its answer must carry besides."""
     kind = next(kind for kind in type(error).__mro__ if kind in STATUSES)
     status, code = STATUSES[kind]
-    if isinstance(error, OriginError) and _timed_out(error):
+    if isinstance(error, OriginError) and not isinstance(error, OriginPaused) and _timed_out(error):
         status, code = _TIMED_OUT
     detail = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
     return Problem(status, code, detail, _members(error), _headers(error))
@@ -188,6 +196,8 @@ def _headers(error: HotstartError) -> dict[str, str]:
         return {"Allow": ", ".join(error.allowed)}
     if isinstance(error, RangeNotSatisfiable):
         return {"Content-Range": f"bytes */{error.size}", "Accept-Ranges": "bytes"}
+    if isinstance(error, OriginUnreachable) and error.retry_after_seconds is not None:
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_seconds)))}
     if isinstance(error, PreconditionFailed):
         return {"ETag": error.etag}
     if isinstance(error, Unauthorized):

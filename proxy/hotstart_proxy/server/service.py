@@ -12,8 +12,10 @@ from types import TracebackType
 from hotstart._version import __version__
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
+from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.origins.directory import DirectoryOrigin
+from hotstart_proxy.origins.guarded import GuardedOrigin
 from hotstart_proxy.origins.models import ModelOrigin
 from hotstart_proxy.origins.s3 import S3Settings
 from hotstart_proxy.origins.tree import TreeOrigin
@@ -79,7 +81,7 @@ class Service:
         settings = self._settings
         tokens = Tokens(settings.token_file) if settings.token_file is not None else None
         metrics = Metrics(__version__)
-        origin = await self._stack.enter_async_context(_origin(settings))
+        origin = await self._stack.enter_async_context(GuardedOrigin(_origin(settings, metrics), metrics))
         store = await self._stack.enter_async_context(open_store(settings.store, settings.budget))
         cache = await self._stack.enter_async_context(
             Cache(origin, store, _cache_settings(settings), metrics)
@@ -207,13 +209,13 @@ def _cache_settings(settings: Settings) -> CacheSettings:
     )
 
 
-def _origin(settings: Settings) -> ModelOrigin:
+def _origin(settings: Settings, observer: Observer) -> ModelOrigin:
     s3 = S3Settings(
         endpoint=settings.origin_endpoint,
         region=settings.origin_region,
         addressing=settings.origin_addressing,
     )
-    origin = open_origin(settings.origin, os.environ, s3)
+    origin = open_origin(settings.origin, os.environ, s3, observer)
     # A mistyped path or a volume that is not mounted: said at the start instead of with every answer.
     if isinstance(origin, DirectoryOrigin) and not Path(origin.identity.bucket).is_dir():
         raise OriginError(origin.url, "opening the origin", "there is no such folder: create or mount it")

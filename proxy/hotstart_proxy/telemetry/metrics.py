@@ -101,7 +101,15 @@ FILL_SECONDS = MetricSpec(
     _FILL_BUCKETS,
 )
 ORIGIN_BYTES = _counter("hotstart_origin_bytes_total", "Bytes of files that came from the origin.", "model")
-ORIGIN_ERRORS = _counter("hotstart_origin_errors_total", "Errors of the origin, after its retries, in fills.")
+ORIGIN_ERRORS = _counter(
+    "hotstart_origin_errors_total", "Requests to the origin that ended with an error, after retries.", "kind"
+)
+ORIGIN_RETRIES = _counter("hotstart_origin_retries_total", "Requests to S3 that were sent again.", "reason")
+CIRCUIT_OPEN = _gauge(
+    "hotstart_origin_circuit_open",
+    "1 while the origin is left alone because it failed again and again.",
+    across=Across.MAX,
+)
 REFETCHES = _counter("hotstart_refetched_pieces_total", "Pieces that came damaged and were fetched again.")
 HEALED = _counter("hotstart_corruptions_total", "Stored blobs that were found damaged and removed.")
 EVICTIONS = _counter("hotstart_evictions_total", "Blobs removed from the store.", "reason")
@@ -137,6 +145,8 @@ METRICS: tuple[MetricSpec, ...] = (
     FILL_SECONDS,
     ORIGIN_BYTES,
     ORIGIN_ERRORS,
+    ORIGIN_RETRIES,
+    CIRCUIT_OPEN,
     REFETCHES,
     HEALED,
     EVICTIONS,
@@ -228,6 +238,8 @@ class Metrics:
         self._fill_seconds = self._make_histogram(FILL_SECONDS)
         self._origin_bytes = self._make_counter(ORIGIN_BYTES)
         self._origin_errors = self._make_counter(ORIGIN_ERRORS)
+        self._origin_retries = self._make_counter(ORIGIN_RETRIES)
+        self._circuit_open = self._make_gauge(CIRCUIT_OPEN)
         self._refetches = self._make_counter(REFETCHES)
         self._healed = self._make_counter(HEALED)
         self._evictions = self._make_counter(EVICTIONS)
@@ -331,9 +343,17 @@ class Metrics:
         """A reader was sent to a pre-signed URL."""
         self._redirects.labels(model).inc()
 
-    def origin_failed(self, model: str) -> None:
-        """The origin failed a fill."""
-        self._origin_errors.inc()
+    def origin_retried(self, reason: str) -> None:
+        """A request to the origin is sent again."""
+        self._origin_retries.labels(reason).inc()
+
+    def origin_failed(self, kind: str) -> None:
+        """A request to the origin ended with an error."""
+        self._origin_errors.labels(kind).inc()
+
+    def circuit_opened(self, is_open: bool) -> None:
+        """The origin is left alone, or no longer."""
+        self._circuit_open.set(int(is_open))
 
     def refetched(self, model: str) -> None:
         """A piece arrived damaged."""

@@ -9,7 +9,13 @@ import pytest
 from hotstart.wire.errors import FormatError, HotstartError, IntegrityError, InvalidReference
 from hotstart.wire.ranges import RangeNotSatisfiable
 from hotstart_proxy.cache.answers import NotFound
-from hotstart_proxy.origins.base import ObjectChanged, OriginDenied, OriginError, OriginUnreachable
+from hotstart_proxy.origins.base import (
+    ObjectChanged,
+    OriginDenied,
+    OriginError,
+    OriginPaused,
+    OriginUnreachable,
+)
 from hotstart_proxy.server.problems import STATUSES, MethodNotAllowed, Moved, Unauthorized, problem_of
 from hotstart_proxy.stores.base import NoSpaceNow, StoreError
 
@@ -23,6 +29,7 @@ ORIGIN = ("s3://bucket/prefix", "reading x", "why")
         (NotFound("version", "org/bert@9", ("7", "8")), 404, "not-found"),
         (RangeNotSatisfiable("bytes=9-", 5), 416, "range-not-satisfiable"),
         (OriginUnreachable(*ORIGIN), 502, "origin-unreachable"),
+        (OriginPaused("s3://bucket", "reading x", 5, 1.5), 503, "origin-paused"),
         (OriginDenied(*ORIGIN), 502, "origin-denied"),
         (ObjectChanged(*ORIGIN), 502, "origin-changed"),
         (OriginError(*ORIGIN), 502, "origin-failed"),
@@ -73,6 +80,15 @@ def test_headers() -> None:
     assert problem_of(RangeNotSatisfiable("x", 5)).headers["Content-Range"] == "bytes */5"
     assert problem_of(Unauthorized(given=False)).headers == {"WWW-Authenticate": 'Bearer realm="hotstart"'}
     assert 'error="invalid_token"' in problem_of(Unauthorized(given=True)).headers["WWW-Authenticate"]
+
+
+def test_an_origin_that_wants_to_be_left_alone() -> None:
+    """Whoever is refused because of the origin's pause is told how long that lasts, in whole seconds."""
+    assert problem_of(OriginPaused("s3://bucket", "reading x", 5, 1.5)).headers == {"Retry-After": "2"}
+    assert problem_of(OriginPaused("s3://bucket", "reading x", 5, 0.0)).headers == {"Retry-After": "1"}
+    slow = OriginUnreachable(*ORIGIN, retry_after_seconds=7)
+    assert problem_of(slow).headers == {"Retry-After": "7"}
+    assert problem_of(OriginUnreachable(*ORIGIN)).headers == {}
 
 
 def test_lone_surrogates_of_hostile_paths_can_be_written() -> None:

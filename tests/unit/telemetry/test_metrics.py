@@ -53,7 +53,9 @@ def test_events_of_the_cache() -> None:
     observer.origin_bytes("org/bert", 5)
     observer.answered("org/bert", "hit", 7)
     observer.redirected("org/bert")
-    observer.origin_failed("org/bert")
+    observer.origin_failed("unreachable")
+    observer.origin_retried("throttled")
+    observer.circuit_opened(True)
     observer.refetched("org/bert")
     observer.healed("org/bert")
     observer.evicted("budget", 9)
@@ -67,7 +69,9 @@ def test_events_of_the_cache() -> None:
         ("hotstart_origin_bytes_total", (model,), 5),
         ("hotstart_answered_bytes_total", (model, ("source", "hit")), 7),
         ("hotstart_redirects_total", (model,), 1),
-        ("hotstart_origin_errors_total", (), 1),
+        ("hotstart_origin_errors_total", (("kind", "unreachable"),), 1),
+        ("hotstart_origin_retries_total", (("reason", "throttled"),), 1),
+        ("hotstart_origin_circuit_open", (), 1),
         ("hotstart_refetched_pieces_total", (), 1),
         ("hotstart_corruptions_total", (), 1),
         ("hotstart_evictions_total", (("reason", "budget"),), 1),
@@ -81,7 +85,9 @@ def test_events_of_the_cache() -> None:
     ):
         assert values[name, labels] == value, name
     observer.degraded(())
+    observer.circuit_opened(False)
     assert samples(metrics)["hotstart_degraded", ()] == 0
+    assert samples(metrics)["hotstart_origin_circuit_open", ()] == 0
 
 
 def test_events_of_the_server() -> None:
