@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from hotstart.wire.ranges import ByteRange
@@ -14,23 +15,53 @@ from .answers import Body, BodySource
 from .fills import FillReader
 from .passthrough import PassThrough
 
-__all__ = ["FillBody", "HitBody", "PassedBody"]
+__all__ = ["FillBody", "HitBody", "PassedBody", "Tally"]
 
 
 def _length(part: FileSlice | bytes) -> int:
     return part.length if isinstance(part, FileSlice) else len(part)
 
 
-class HitBody(Body):
+class Tally:
+    """How many bodies are open."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+
+class _CountedBody(Body):
+    def __init__(self, length: int, tally: Tally) -> None:
+        self.length = length
+        self._tally: Tally | None = tally
+        tally.open += 1
+
+    async def close(self) -> None:
+        tally, self._tally = self._tally, None
+        if tally is not None:
+            tally.open -= 1
+        await self._let_go()
+
+    @abstractmethod
+    async def _let_go(self) -> None:
+        """Close what the bytes come from; idempotent."""
+
+
+class HitBody(_CountedBody):
     """Bytes of a complete blob; an eviction does not disturb it."""
 
     source = BodySource.HIT
 
     def __init__(
-        self, model: str, blob: Blob, wanted: ByteRange, observer: Observer, closed: Callable[[str], None]
+        self,
+        model: str,
+        blob: Blob,
+        wanted: ByteRange,
+        observer: Observer,
+        closed: Callable[[str], None],
+        tally: Tally,
     ) -> None:
         """Take over an open blob; closed is told its content id once."""
-        self.length = len(wanted)
+        super().__init__(len(wanted), tally)
         self._closed: Callable[[str], None] | None = closed
         self._model = model
         self._blob = blob
@@ -42,14 +73,14 @@ class HitBody(Body):
             self._observer.answered(self._model, self.source.value, _length(part))
             yield part
 
-    async def close(self) -> None:
+    async def _let_go(self) -> None:
         closed, self._closed = self._closed, None
         if closed is not None:
             await self._blob.close()
             closed(self._blob.id)
 
 
-class PassedBody(Body):
+class PassedBody(_CountedBody):
     """Bytes on their way from the origin, kept by nobody."""
 
     source = BodySource.PASSED_ON
@@ -61,8 +92,9 @@ class PassedBody(Body):
         tier: Tier,
         passthrough: PassThrough,
         observer: Observer,
+        tally: Tally,
     ) -> None:
-        self.length = len(wanted)
+        super().__init__(len(wanted), tally)
         self._model = blob.model
         self._observer = observer
         self._stream: AsyncGenerator[bytes, None] = passthrough.stream(blob, wanted, tier)
@@ -72,17 +104,19 @@ class PassedBody(Body):
             self._observer.answered(self._model, self.source.value, len(chunk))
             yield chunk
 
-    async def close(self) -> None:
+    async def _let_go(self) -> None:
         await self._stream.aclose()
 
 
-class FillBody(Body):
+class FillBody(_CountedBody):
     """Bytes of a fill as they are verified; if the store fails midway, the rest comes from the origin."""
 
     source = BodySource.FILL
 
-    def __init__(self, reader: FillReader, passthrough: PassThrough, observer: Observer) -> None:
-        self.length = len(reader.wanted)
+    def __init__(
+        self, reader: FillReader, passthrough: PassThrough, observer: Observer, tally: Tally
+    ) -> None:
+        super().__init__(len(reader.wanted), tally)
         self._reader = reader
         self._passthrough = passthrough
         self._observer = observer
@@ -100,11 +134,13 @@ class FillBody(Body):
         except StoreError:
             rest = ByteRange(position, wanted.stop)
         self.source = BodySource.PASSED_ON
-        self._rest = PassedBody(fill.blob, rest, self._reader.tier, self._passthrough, self._observer)
+        self._rest = PassedBody(
+            fill.blob, rest, self._reader.tier, self._passthrough, self._observer, Tally()
+        )
         async for part in self._rest.parts():
             yield part
 
-    async def close(self) -> None:
+    async def _let_go(self) -> None:
         try:
             if self._rest is not None:
                 await self._rest.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Set
@@ -24,8 +25,8 @@ from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import Blob, Store, StoreError, Usage
 
 from . import documents
-from .answers import Body, CacheState, NotFound, NotKept, Redirect, Resolved
-from .bodies import FillBody, HitBody, PassedBody
+from .answers import Body, CacheState, Load, NotFound, NotKept, Redirect, Resolved
+from .bodies import FillBody, HitBody, PassedBody, Tally
 from .condition import Condition
 from .fills import Fill
 from .holdings import Holdings
@@ -98,6 +99,7 @@ class Cache:
         )
         self._passthrough = PassThrough(origin, observer, self._origin_failed)
         self._open: Counter[str] = Counter()
+        self._bodies = Tally()
         self._writing = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -205,6 +207,12 @@ class Cache:
         """Return the store's sums."""
         return self._store.usage()
 
+    def load(self) -> Load:
+        """Return what is in hand at this moment."""
+        load = self._fills.load()
+        reserved_bytes = load.reserved_bytes + self._passthrough.window_bytes
+        return dataclasses.replace(load, bodies=self._bodies.open, reserved_bytes=reserved_bytes)
+
     # Bytes
 
     async def read(
@@ -235,7 +243,7 @@ class Cache:
             while True:
                 blob = await self._open_blob(model, representation)
                 if blob is not None:
-                    return HitBody(model, blob, wanted, self._observer, self._closed)
+                    return HitBody(model, blob, wanted, self._observer, self._closed, self._bodies)
                 circuit = self.circuit(sought, wanted)
                 if circuit.refuses:
                     return await self._read_elsewhere(sought, circuit, may_redirect=may_redirect)
@@ -245,7 +253,7 @@ class Cache:
                 reader = await self._fills.join(sought, wanted, spared, tier)
                 if reader is None:
                     continue
-                body = FillBody(reader, self._passthrough, self._observer)
+                body = FillBody(reader, self._passthrough, self._observer, self._bodies)
                 # Whoever can go to the origin does not wait for what the probe shows; its fill is the probe.
                 redirects = self._settings.on_miss == "redirect" or circuit.phase is Phase.DUE
                 if redirects and may_redirect and not reader.fill.has(wanted):
@@ -258,7 +266,7 @@ class Cache:
         redirect = await self._redirect(sought) if may_redirect else None
         if redirect is not None:
             return redirect
-        return PassedBody(sought, wanted, tier, self._passthrough, self._observer)
+        return PassedBody(sought, wanted, tier, self._passthrough, self._observer, self._bodies)
 
     def circuit(self, sought: VersionBlob, wanted: ByteRange) -> Circuit:
         """Tell how a read of these bytes would fare now: well, if they are here or the origin answers."""

@@ -20,6 +20,7 @@ from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import FileSlice, PartialBlob, StoreError
 
 from .answers import CacheClosed
+from .slots import Slots
 
 __all__ = ["Fill", "FillReader", "FillTools"]
 
@@ -34,7 +35,7 @@ class FillTools:
     """What all fills of a cache work with.
 
     Attributes:
-        buffers: one permit for each piece buffer that may be in use, whichever fill uses it.
+        slots: one for each piece buffer that may be in use, whichever fill uses it.
         connections: requests at a time for one fill.
         origin_failed: told of every error of the origin that failed readers, and of which model it was.
         ended: called once on the event loop when a fill is over and its name in the store free, with what
@@ -43,7 +44,7 @@ class FillTools:
 
     origin: ModelOrigin
     observer: Observer
-    buffers: asyncio.Semaphore
+    slots: Slots
     connections: int
     origin_failed: Callable[[str, OriginError], None]
     ended: Callable[[Fill, HotstartError | None], None]
@@ -54,6 +55,9 @@ class Fill:
 
     An error of the origin fails the readers of that moment and leaves the fill open: the next reader tries
     again. A replaced object, a wrong whole, or a failing store ends it.
+
+    Attributes:
+        tier: the most urgent of its readers'; what is fetched for nobody can wait for everybody.
     """
 
     def __init__(self, tools: FillTools, blob: VersionBlob, partial: PartialBlob) -> None:
@@ -62,6 +66,7 @@ class Fill:
         self.partial = partial
         self.ended = False
         self.error: HotstartError | None = None
+        self.tier = Tier.WARMING
         self._tools = tools
         self._state = FillState(partial.done, _LONGEST_RUN)
         self._readers: dict[int, FillReader] = {}
@@ -95,19 +100,21 @@ class Fill:
         """Tell whether all wanted bytes are verified already."""
         return all(self._state.is_done(piece) for piece in pieces_of(wanted))
 
-    @property
-    def tier(self) -> Tier:
-        """The most urgent of its readers'; what is fetched for nobody can wait for everybody."""
-        return max((reader.tier for reader in self._readers.values()), default=Tier.WARMING)
-
     def join(self, wanted: ByteRange, tier: Tier) -> FillReader:
         """Take in a reader; it must be joinable. The caller closes the reader."""
         pieces = pieces_of(wanted)
-        token = self._state.join(pieces)
+        token = self._state.join(pieces, tier)
         reader = FillReader(self, token, wanted, tier)
         self._readers[token] = reader
+        self._review_tier()
         self.pump()
         return reader
+
+    def _review_tier(self) -> None:
+        tier = max((reader.tier for reader in self._readers.values()), default=Tier.WARMING)
+        if tier != self.tier:
+            self.tier = tier
+            self._tools.slots.review()
 
     async def settled(self) -> None:
         """Wait until it has ended and its name in the store is free."""
@@ -140,7 +147,7 @@ class Fill:
 
     async def _work(self) -> bool:
         """Fetch one run; False if there was none for it."""
-        async with self._tools.buffers:
+        async with self._tools.slots.slot(lambda: self.tier):
             urgent_only = self._busy >= max(1, self._tools.connections - 1)
             run = self._state.next_run(urgent_only=urgent_only)
             if run is None:
@@ -316,7 +323,10 @@ class Fill:
     async def release(self, token: int) -> None:
         """Let a reader go; whoever is last after the end closes the files."""
         self._state.leave(token)
-        if self._readers.pop(token, None) is not None and not self._readers and self._settled.is_set():
+        if self._readers.pop(token, None) is None:
+            return
+        self._review_tier()
+        if not self._readers and self._settled.is_set():
             await self.partial.close()
 
     async def give_up(self, *, keep: bool) -> None:

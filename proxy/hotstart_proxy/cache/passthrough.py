@@ -54,6 +54,11 @@ class PassThrough:
         self._windows = _Windows()
         self._closed = False
 
+    @property
+    def window_bytes(self) -> int:
+        """Return how many bytes all windows hold."""
+        return self._windows.bytes
+
     async def stream(self, blob: VersionBlob, wanted: ByteRange, tier: Tier) -> AsyncGenerator[bytes, None]:
         """Yield the wanted bytes in order, as they come.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Set
 
 from hotstart.wire.errors import HotstartError
+from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.core.tiers import Tier
@@ -13,14 +13,16 @@ from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import NoSpaceNow, PartialBlob, Store
 
-from .answers import CacheClosed
+from .answers import CacheClosed, Load
 from .fills import Fill, FillReader, FillTools
 from .flights import Flights
+from .slots import Slots
 
 __all__ = ["Fills"]
 
-# Of all fills together: 32 MiB, whatever the files' sizes.
-_PIECE_BUFFERS = 8
+# Piece buffers of all fills together, whatever the files' sizes: 36 MiB. One is there for premium alone, and
+# batch and warming leave three, so that who is more urgent finds one at once.
+_PIECE_BUFFERS = {Tier.WARMING: 6, Tier.BATCH: 6, Tier.STANDARD: 8, Tier.PREMIUM: 9}
 # A fill that nobody reads costs two descriptors, and a read of all it has when it is taken up again.
 _MOST_IDLE = 16
 
@@ -54,7 +56,7 @@ class Fills:
         self._tools = FillTools(
             origin=origin,
             observer=observer,
-            buffers=asyncio.Semaphore(_PIECE_BUFFERS),
+            slots=Slots(_PIECE_BUFFERS),
             connections=connections,
             origin_failed=origin_failed,
             ended=self._fill_ended,
@@ -132,6 +134,16 @@ class Fills:
         if self._fills.get(fill.representation.id) is fill:
             del self._fills[fill.representation.id]
         self._ended(fill, error)
+
+    def load(self) -> Load:
+        """Return what is in hand."""
+        slots = self._tools.slots
+        return Load(
+            fills=sum(not fill.idle for fill in self._fills.values()),
+            slots_held=slots.held,
+            slots_waiting=slots.waiting,
+            reserved_bytes=slots.held * PIECE_BYTES,
+        )
 
     def busy_bytes(self) -> int:
         """Return how many bytes are reserved by fills that somebody reads or that go on."""

@@ -4,8 +4,9 @@ The rules, of which everything below is the carrying out:
 
 - A fill fetches the union of what was asked, rounded to pieces, each piece once however many ask.
 - The piece that a reader waits for goes first, so a range far ahead is fetched rather than waited for.
-  Readers take turns. Only when nobody waits for a piece that is not already on its way is there read-ahead,
-  and only within what was asked.
+  Readers of one tier take turns, and a higher tier has all that it asked for before a lower one gets
+  anything. Only when nobody of a tier waits for a piece that is not already on its way is there read-ahead
+  for it, and only within what was asked.
 - What was asked stays asked when its reader goes away: the bytes are wanted again soon.
 - What another process has claimed is waited for, and asked for again when that process has written it (it
   is verified here then) or has given it up.
@@ -26,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
+from .tiers import Tier
+
 __all__ = ["FillState"]
 
 _UNASKED, _ASKED, _FLYING, _DONE, _ELSEWHERE = range(5)
@@ -41,6 +44,7 @@ class _Demand:
     position: int
     stop: int
     ahead: int
+    tier: Tier
 
 
 class FillState:
@@ -105,11 +109,11 @@ class FillState:
             piece += 1
         return piece
 
-    def join(self, wanted: range) -> int:
+    def join(self, wanted: range, tier: Tier = Tier.STANDARD) -> int:
         """Take in a reader that wants these consecutive pieces; return the token it goes by."""
         token = self._next_token
         self._next_token += 1
-        self._demands[token] = _Demand(wanted.start, wanted.stop, wanted.start)
+        self._demands[token] = _Demand(wanted.start, wanted.stop, wanted.start, tier)
         self.ask(wanted)
         return token
 
@@ -141,9 +145,7 @@ class FillState:
         """
         if self._asked == 0:
             return None
-        start = self._awaited()
-        if start is None and not urgent_only:
-            start = self._ahead()
+        start = self._choose(urgent_only=urgent_only)
         if start is None:
             return None
         stop = start
@@ -154,23 +156,33 @@ class FillState:
         self._flying += stop - start
         return range(start, stop)
 
-    def _awaited(self) -> int | None:
-        for token, demand in self._demands.items():
+    def _choose(self, *, urgent_only: bool) -> int | None:
+        for tier in sorted({demand.tier for demand in self._demands.values()}, reverse=True):
+            demands = [(token, demand) for token, demand in self._demands.items() if demand.tier == tier]
+            start = self._awaited(demands)
+            if start is None and not urgent_only:
+                start = self._ahead(demands)
+            if start is not None:
+                return start
+        # Whoever asked for what is left has gone.
+        found = -1 if urgent_only else self._states.find(_ASKED)
+        return None if found < 0 else found
+
+    def _awaited(self, demands: Iterable[tuple[int, _Demand]]) -> int | None:
+        for token, demand in demands:
             if demand.position < demand.stop and self._states[demand.position] == _ASKED:
                 self._end_turn(token)
                 return demand.position
         return None
 
-    def _ahead(self) -> int | None:
-        for token, demand in self._demands.items():
+    def _ahead(self, demands: Iterable[tuple[int, _Demand]]) -> int | None:
+        for token, demand in demands:
             while demand.ahead < demand.stop and self._states[demand.ahead] != _ASKED:
                 demand.ahead += 1
             if demand.ahead < demand.stop:
                 self._end_turn(token)
                 return demand.ahead
-        # Whoever asked for these has left.
-        found = self._states.find(_ASKED)
-        return None if found < 0 else found
+        return None
 
     def _end_turn(self, token: int) -> None:
         self._demands[token] = self._demands.pop(token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hotstart.wire.adoption import Layout
+from hotstart_proxy.cache.answers import Load
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.observer import NullObserver
@@ -66,6 +67,7 @@ class Bench:
     store_root: Path
     clock: Clock = field(default_factory=Clock)
     events: Events = field(default_factory=Events)
+    caches: list[Cache] = field(default_factory=list)
 
     @asynccontextmanager
     async def cache(
@@ -74,6 +76,7 @@ class Bench:
         async with DiskStore(self.store_root, budget_bytes) as store:
             origin = TreeOrigin(self.origin, Layout())
             async with Cache(origin, store, settings or CacheSettings(), self.events, self.clock) as cache:
+                self.caches.append(cache)
                 yield cache
 
     def blob(self, content_id: str) -> Path:
@@ -86,9 +89,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A tree without versions, and an empty store."""
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A tree without versions, and an empty store; in the end every cache has given back all that it took."""
     root = tmp_path / "origin"
     root.mkdir()
     tree = PublishedTree(root)
-    return Bench(tree, FaultOrigin(tree.origin), tmp_path / "store")
+    bench = Bench(tree, FaultOrigin(tree.origin), tmp_path / "store")
+    yield bench
+    for cache in bench.caches:
+        assert cache.load() == Load()

@@ -11,6 +11,7 @@ from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import parse_reference
 from hotstart_proxy.cache.answers import Body, BodySource, Resolved
 from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.stores.base import FileSlice
 from tests.support.deadlines import DEADLINE_SECONDS, POLL_SECONDS
 
@@ -64,7 +65,9 @@ async def resolve(cache: Cache, text: str) -> Resolved:
     return await cache.resolve(parse_reference(text))
 
 
-async def open_body(cache: Cache, text: str, wanted: ByteRange | None = None) -> Body:
+async def open_body(
+    cache: Cache, text: str, wanted: ByteRange | None = None, tier: Tier = Tier.STANDARD
+) -> Body:
     """Begin to read the file that a reference names; the caller closes the body."""
     reference = parse_reference(text)
     resolved = await cache.resolve(reference)
@@ -73,14 +76,16 @@ async def open_body(cache: Cache, text: str, wanted: ByteRange | None = None) ->
     assert representation is not None
     if wanted is None:
         wanted = ByteRange(0, representation.size)
-    body = await cache.read(resolved, representation, wanted, may_redirect=False)
+    body = await cache.read(resolved, representation, wanted, may_redirect=False, tier=tier)
     assert isinstance(body, Body)
     return body
 
 
-async def read(cache: Cache, text: str, wanted: ByteRange | None = None) -> tuple[bytes, BodySource]:
+async def read(
+    cache: Cache, text: str, wanted: ByteRange | None = None, tier: Tier = Tier.STANDARD
+) -> tuple[bytes, BodySource]:
     """Read the file that a reference names; return its bytes and where they came from in the end."""
-    body = await open_body(cache, text, wanted)
+    body = await open_body(cache, text, wanted, tier)
     try:
         data = await body_bytes(body)
         assert len(data) == body.length

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hotstart_proxy.core.fill import FillState
+from hotstart_proxy.core.tiers import Tier
 
 
 def fetch(state: FillState) -> range | None:
@@ -79,6 +80,16 @@ def test_readers_take_turns() -> None:
     state.join(range(6, 12))
     runs = [state.next_run() for _ in range(4)]
     assert runs == [range(2), range(6, 8), range(2, 4), range(8, 10)]
+
+
+def test_a_higher_tier_has_all_it_asked_for_first() -> None:
+    """What a premium reader reads ahead is fetched before what a batch reader waits for."""
+    state = FillState([False] * 12, 2)
+    state.join(range(8, 12), Tier.BATCH)
+    state.join(range(4), Tier.PREMIUM)
+    state.join(range(4, 8), Tier.STANDARD)
+    runs = [state.next_run() for _ in range(6)]
+    assert runs == [range(2), range(2, 4), range(4, 6), range(6, 8), range(8, 10), range(10, 12)]
 
 
 def test_a_reader_that_left_is_still_served() -> None:
@@ -156,11 +167,14 @@ class FillMachine(RuleBasedStateMachine):
         self.arrived: set[int] = set()
         self.away: set[int] = set()
         self.readers: dict[int, tuple[int, int]] = {}
+        self.tiers: dict[int, Tier] = {}
 
-    @rule(start=st.integers(0, PIECES - 1), length=st.integers(0, PIECES))
-    def join(self, start: int, length: int) -> None:
+    @rule(start=st.integers(0, PIECES - 1), length=st.integers(0, PIECES), tier=st.sampled_from(Tier))
+    def join(self, start: int, length: int, tier: Tier) -> None:
         wanted = range(start, min(start + length, self.PIECES))
-        self.readers[self.state.join(wanted)] = (wanted.start, wanted.stop)
+        token = self.state.join(wanted, tier)
+        self.readers[token] = (wanted.start, wanted.stop)
+        self.tiers[token] = tier
         self.asked |= set(wanted)
 
     @precondition(lambda self: self.readers)
@@ -172,11 +186,14 @@ class FillMachine(RuleBasedStateMachine):
 
     @rule(urgent_only=st.booleans())
     def begin(self, urgent_only: bool) -> None:
-        awaited = {
-            position
-            for position, stop in self.readers.values()
-            if position < stop and position not in self.have() | self.in_flight()
-        }
+        there = self.have() | self.in_flight()
+        awaited, ahead = set(), set()
+        for tier in sorted(Tier, reverse=True):
+            wants = [span for token, span in self.readers.items() if self.tiers[token] == tier]
+            awaited = {position for position, stop in wants if position < stop} - there
+            ahead = {piece for position, stop in wants for piece in range(position, stop)} - there
+            if awaited or (ahead and not urgent_only):
+                break
         run = self.state.next_run(urgent_only=urgent_only)
         if run is None:
             assert not awaited if urgent_only else not (self.asked - self.have() - self.in_flight())
@@ -185,6 +202,7 @@ class FillMachine(RuleBasedStateMachine):
         assert set(run) <= self.asked
         assert not set(run) & (self.have() | self.in_flight())
         assert not awaited or run.start in awaited
+        assert not ahead or run.start in ahead
         self.flying.append(run)
 
     @precondition(lambda self: self.flying)
