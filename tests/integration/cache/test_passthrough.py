@@ -99,6 +99,7 @@ async def test_a_reader_that_leaves_takes_nobody_with_it(bench: Bench) -> None:
         first = asyncio.create_task(read(cache, FILE))
         await eventually(lambda: bench.origin.given[KEY])
         second = asyncio.create_task(read(cache, FILE))
+        await eventually(lambda: cache.load().bodies == 2)
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait([first])
