@@ -161,7 +161,7 @@ class PartialBlob(ABC):
     async def discard(self) -> None:
         """Give up what was filled, so that a new fill begins from nothing; readable until closed. Idempotent.
 
-        Its space is free once it is closed.
+        Other processes that fill it go on. Its space is free once all have closed it.
         """
 
     @abstractmethod
@@ -213,7 +213,10 @@ class Store(ABC):
 
     @abstractmethod
     async def drop_partials(self, idle_seconds: float) -> int:
-        """Drop partial blobs that nobody fills and that were last written so long ago; return bytes freed."""
+        """Drop partial blobs that nobody fills and that were last written so long ago; return bytes freed.
+
+        Likewise what has been in quarantine for so long.
+        """
 
     @abstractmethod
     async def delete(self, content_id: str) -> bool:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import logging
+import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import TypeVar
 
 from hotstart.wire.pieces import Pieces
 from hotstart.wire.ranges import ByteRange
+from hotstart_proxy.telemetry.logs import log_event
 
-from .base import Blob, BlobBusy, FileSlice, NeverFits, NoSpaceNow, PartialBlob, Store, StoreError, Usage
-from .folders import Folders, lock_file, write_atomically
-from .ledger import Ledger, Space
-from .partial import DiskPartial, OpenPart, open_part, store_error
-from .sweep import Found, scan_blobs, sweep
+from .base import Blob, BlobBusy, FileSlice, NeverFits, PartialBlob, Store, StoreError, Usage
+from .exclusion import Exclusion
+from .folders import Folders, make_folder, write_atomically
+from .inventory import Inventory
+from .joining import Joining
+from .ledger import Space
+from .partial import DiskPartial, Place
+from .parts import drop_part
+from .sweep import prepare, sweep
+from .system import System
+from .threads import Threads, store_error
 
 __all__ = ["DiskStore"]
 
-T = TypeVar("T")
+_log = logging.getLogger("hotstart_proxy.stores.disk")
 # Under the threshold (85 % used) from which a kubelet evicts pods for want of disk.
 _DEFAULT_BUDGET_SHARE = 0.8
 
@@ -51,40 +57,44 @@ class DiskBlob(Blob):
 
 
 class DiskStore(Store):
-    """A folder of blobs. Several processes may share it; each counts what it knows of."""
+    """A folder of blobs. Several processes may share it: its fills, and one budget."""
 
-    def __init__(self, root: Path, budget_bytes: int | None = None) -> None:
+    def __init__(self, root: Path, budget_bytes: int | None = None, system: System | None = None) -> None:
         """Name a store; nothing is touched until it is entered.
 
         Args:
             root: created with its parents if there is none.
-            budget_bytes: for blobs and fills in progress together; None for 80 % of the filesystem.
+            budget_bytes: for blobs, fills in progress and quarantine together; None for 80 % of the
+                filesystem. Processes that share a store are given the same.
+            system: None for the real one.
         """
         self.url = f"disk:{root}"
         self._folders = Folders(root)
         self._budget_bytes = budget_bytes
-        self._ledger = Ledger(budget_bytes or 0)
-        self._blobs: dict[str, Space] = {}
-        self._sizes: dict[str, int] = {}
-        # Partial blobs that nobody in this process fills.
-        self._left: dict[str, Space] = {}
+        self._system = system or System()
+        self._threads = Threads(self.url)
+        self._exclusion = Exclusion(self._folders.fills, self.url, self._system)
+        self._place = Place(self._folders, self.url, self._system, self._exclusion)
+        self._inventory = Inventory(budget_bytes or 0)
+        self._joining = Joining(self._folders, self.url, self._system, self._exclusion, self._inventory)
+        # In this process.
         self._filling: set[str] = set()
 
     async def __aenter__(self) -> DiskStore:
-        found = await self._run(f"opening the store in {self._folders.root}", self._sweep)
-        for content_id, size in found.blobs.items():
-            self._add_blob(content_id, Space(self._ledger, size))
-        for content_id, size in found.partials.items():
-            self._left[content_id] = Space(self._ledger, size)
+        doing = f"opening the store in {self._folders.root}"
+        await self._threads.run(doing, lambda: prepare(self._system, self._folders, self.url))
+        if self._budget_bytes is None:
+            self._inventory.ledger.budget_bytes = await self._threads.run(doing, self._share)
+        async with self._exclusion:
+            dropped = await self._threads.finish(doing, lambda: sweep(self._system, self._folders))
+            await self._joining.look(doing)
+        for what in dropped:
+            log_event(_log, logging.WARNING, "dropped at opening", {"store": self.url, "what": what})
         return self
 
-    def _sweep(self) -> Found:
-        found = sweep(self._folders, self.url)
-        if self._budget_bytes is None:
-            filesystem = os.statvfs(self._folders.root)
-            total = filesystem.f_blocks * filesystem.f_frsize
-            self._ledger.budget_bytes = int(total * _DEFAULT_BUDGET_SHARE)
-        return found
+    def _share(self) -> int:
+        filesystem = os.statvfs(self._folders.root)
+        return int(filesystem.f_blocks * filesystem.f_frsize * _DEFAULT_BUDGET_SHARE)
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Leave the files as they are: they are the next start's contents."""
@@ -94,159 +104,128 @@ class DiskStore(Store):
         try:
             descriptor = os.open(self._folders.blob(content_id), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            self._remove_blob(content_id)
+            self._inventory.remove_blob(content_id)
             return None
         except OSError as error:
             raise store_error(self.url, f"opening blob {content_id}", error) from error
         size = os.fstat(descriptor).st_size
-        space = self._blobs.get(content_id)
+        space = self._inventory.blob(content_id)
         if space is None or space.size != size:
             # Another process put it here since we looked.
-            space = Space(self._ledger, size)
-            self._add_blob(content_id, space)
+            space = Space(self._inventory.ledger, size)
+            self._inventory.add_blob(content_id, space)
         return DiskBlob(content_id, size, descriptor, space)
-
-    def _add_blob(self, content_id: str, space: Space) -> None:
-        self._remove_blob(content_id)
-        self._blobs[content_id] = space
-        self._sizes[content_id] = space.size
-
-    def _remove_blob(self, content_id: str) -> None:
-        space = self._blobs.pop(content_id, None)
-        if space is not None:
-            del self._sizes[content_id]
-            space.unname()
 
     async def begin_fill(self, content_id: str, size: int, pieces: Pieces | None) -> PartialBlob | None:
         doing = f"reserving {size} bytes for blob {content_id}"
-        if size > self._ledger.budget_bytes:
-            raise NeverFits(self.url, doing, f"the whole budget is {self._ledger.budget_bytes} bytes")
+        budget_bytes = self._inventory.ledger.budget_bytes
+        if size > budget_bytes:
+            raise NeverFits(self.url, doing, f"the whole budget is {budget_bytes} bytes")
         if content_id in self._filling:
             raise BlobBusy(self.url, doing, "this process is filling it already")
-        space = self._left.pop(content_id, None)
-        if space is not None and space.size != size:
-            space.unname()
-            space = None
-        if space is None:
-            if not self._ledger.fits_now(size):
-                raise NoSpaceNow(
-                    self.url,
-                    doing,
-                    f"{self._ledger.used_bytes} of {self._ledger.budget_bytes} bytes are in use",
-                )
-            space = Space(self._ledger, size)
-        space.hold()
         self._filling.add(content_id)
+        joined = None
         try:
-            opened = await self._open_part(doing, content_id, size, pieces)
-        except BaseException:
-            self._filling.discard(content_id)
-            space.unname()
-            space.let_go()
-            raise
-        return DiskPartial(self._folders, self.url, content_id, size, opened, space, self._fill_ended)
-
-    async def _open_part(self, doing: str, content_id: str, size: int, pieces: Pieces | None) -> OpenPart:
-        future = asyncio.get_running_loop().run_in_executor(
-            None, open_part, self._folders, self.url, content_id, size, pieces
-        )
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The thread goes on; nobody will have what it opens.
-            await asyncio.wait([future])
-            if future.exception() is None:
-                future.result().close()
-            raise
-        except OSError as error:
-            raise store_error(self.url, doing, error) from error
+            joined = await self._joining.join(doing, content_id, size)
+        finally:
+            if joined is None:
+                self._filling.discard(content_id)
+        if joined is None:
+            return None
+        return DiskPartial(self._place, joined.known, pieces, joined.opened, joined.space, self._fill_ended)
 
     def _fill_ended(self, ended: DiskPartial) -> None:
         self._filling.discard(ended.id)
-        if ended.committed:
-            self._add_blob(ended.id, ended.space)
-        elif ended.discarded:
-            ended.space.unname()
-        else:
-            self._left[ended.id] = ended.space
+        if ended.discarded:
+            self._inventory.dropped(ended.id, ended.space)
+        elif ended.committed and ended.space.named and self._folders.blob(ended.id).exists():
+            # Else others have removed it since: what a look has seen, or will see.
+            self._inventory.committed(ended.id, ended.space)
 
     async def drop_partials(self, idle_seconds: float) -> int:
         freed = 0
         newest = time.time() - idle_seconds
-        for content_id in list(self._left):
-            dropped = await self._run(
-                f"dropping partial blob {content_id}", partial(self._drop_part, content_id, newest)
-            )
-            space = self._left.get(content_id)
-            if dropped and space is not None:
-                del self._left[content_id]
-                space.unname()
-                freed += space.size
+        async with self._exclusion:
+            await self._joining.look("looking for partial blobs to drop")
+            for content_id in self._inventory.partials:
+                drop = partial(self._drop_part, content_id, newest)
+                if await self._threads.finish(f"dropping partial blob {content_id}", drop):
+                    freed += self._inventory.remove_partial(content_id)
+            for content_id in self._inventory.quarantined:
+                unlink = partial(self._unlink, self._folders.aside(content_id), newest)
+                if await self._threads.finish(f"dropping damaged blob {content_id}", unlink) is not False:
+                    freed += self._inventory.remove_quarantined(content_id)
         return freed
 
     def _drop_part(self, content_id: str, newest: float) -> bool:
-        part = self._folders.part(content_id)
         try:
-            descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+            if self._folders.part(content_id).stat().st_mtime > newest:
+                return False
         except FileNotFoundError:
             return True
-        try:
-            if os.fstat(descriptor).st_mtime > newest or not lock_file(descriptor):
-                return False
-            self._folders.map(content_id).unlink(missing_ok=True)
-            part.unlink(missing_ok=True)
-            return True
-        finally:
-            os.close(descriptor)
+        return drop_part(self._system, self._folders, content_id)
 
     async def delete(self, content_id: str) -> bool:
-        removed = await self._run(f"removing blob {content_id}", lambda: self._unlink_blob(content_id))
-        if removed is False:
-            return False
-        self._remove_blob(content_id)
+        async with self._exclusion:
+            removed = await self._threads.finish(
+                f"removing blob {content_id}", lambda: self._unlink(self._folders.blob(content_id))
+            )
+            if removed is not False:
+                self._inventory.remove_blob(content_id)
         return removed is True
 
-    def _unlink_blob(self, content_id: str) -> bool | None:
-        """Unlink a blob; None if there is none, False if it is mapped."""
-        path = self._folders.blob(content_id)
+    def _unlink(self, path: Path, newest: float = math.inf) -> bool | None:
+        """Unlink a blob; None if there is none, False if it is mapped or newer."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = self._system.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
-            if not lock_file(descriptor):
+            if os.fstat(descriptor).st_mtime > newest or not self._system.lock(descriptor):
                 return False
-            path.unlink(missing_ok=True)
+            self._system.unlink(path)
             return True
         finally:
             os.close(descriptor)
 
     async def quarantine(self, content_id: str) -> bool:
-        there = content_id in self._blobs
-        await self._run(
-            f"removing damaged blob {content_id}",
-            lambda: self._folders.blob(content_id).unlink(missing_ok=True),
-        )
-        self._remove_blob(content_id)
+        async with self._exclusion:
+            doing = f"setting damaged blob {content_id} aside"
+            there = await self._threads.finish(doing, lambda: self._set_aside(content_id))
+            if there:
+                self._inventory.set_aside(content_id)
+            else:
+                self._inventory.remove_blob(content_id)
         return there
 
+    def _set_aside(self, content_id: str) -> bool:
+        system, folders = self._system, self._folders
+        blob, aside = folders.blob(content_id), folders.aside(content_id)
+        make_folder(system, folders.quarantine)
+        try:
+            # Dated first: it is kept for as long as a partial blob, from now on.
+            system.touch(blob)
+            system.rename(blob, aside)
+        except FileNotFoundError:
+            return False
+        system.sync_folder(blob.parent)
+        system.sync_folder(folders.quarantine)
+        return True
+
     async def refresh(self) -> None:
-        found = await self._run("listing blobs", lambda: scan_blobs(self._folders))
-        for content_id in self._sizes.keys() - found.keys():
-            self._remove_blob(content_id)
-        for content_id, size in found.items():
-            if self._sizes.get(content_id) != size:
-                self._add_blob(content_id, Space(self._ledger, size))
+        async with self._exclusion:
+            await self._joining.look("listing blobs")
 
     @property
     def trouble(self) -> str | None:
         return None
 
     def blobs(self) -> Mapping[str, int]:
-        return MappingProxyType(self._sizes)
+        return self._inventory.blobs
 
     def usage(self) -> Usage:
-        return Usage(self._ledger.budget_bytes, self._ledger.used_bytes, len(self._blobs))
+        ledger = self._inventory.ledger
+        return Usage(ledger.budget_bytes, ledger.used_bytes, len(self._inventory.blobs))
 
     async def read_document(self, name: str) -> bytes | None:
         path = self._document(name)
@@ -256,18 +235,21 @@ class DiskStore(Store):
                 return path.read_bytes()
             return None
 
-        return await self._run(f"reading {name}", read)
+        return await self._threads.run(f"reading {name}", read)
 
     async def write_document(self, name: str, data: bytes) -> None:
         path = self._document(name)
-        await self._run(f"writing {name}", lambda: write_atomically(self._folders.temporary(), path, data))
+        await self._threads.run(f"writing {name}", lambda: self._write_document(path, data))
 
     async def delete_document(self, name: str) -> None:
         path = self._document(name)
-        await self._run(f"removing {name}", lambda: path.unlink(missing_ok=True))
+        await self._threads.run(f"removing {name}", lambda: self._system.unlink(path))
 
     async def documents(self) -> Sequence[str]:
-        return await self._run("listing documents", self._list_documents)
+        return await self._threads.run("listing documents", self._list_documents)
+
+    def _write_document(self, path: Path, data: bytes) -> None:
+        write_atomically(self._system, self._folders.temporary(), path, data)
 
     def _list_documents(self) -> list[str]:
         names = []
@@ -280,9 +262,3 @@ class DiskStore(Store):
         if not name or any(part in ("", ".", "..") for part in name.split("/")):
             raise StoreError(self.url, f"naming a document {name!r}", "it is no plain relative name")
         return self._folders.models / name
-
-    async def _run(self, doing: str, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(None, work)
-        except OSError as error:
-            raise store_error(self.url, doing, error) from error

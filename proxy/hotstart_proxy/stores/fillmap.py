@@ -12,6 +12,10 @@ offset    bytes  what
 
 An entry is written after its piece. After a crash an entry may be there without its piece, so a fill that is
 taken up trusts none: it reads every piece again before use, and compares.
+
+Processes that fill together claim bytes of the map from each other (``claims``): an entry while its piece is
+fetched, byte 0 while the part is set up, byte 1 for the commit. A map that is emptied says that the fill has
+been discarded.
 """
 
 from __future__ import annotations
@@ -23,12 +27,24 @@ from dataclasses import dataclass
 from hotstart.wire.errors import FormatError
 from hotstart.wire.pieces import piece_count
 
-__all__ = ["FillMap", "entry_at", "entry_bytes", "new_map"]
+__all__ = [
+    "COMMIT_BYTE",
+    "ENTRY_BYTES",
+    "SETUP_BYTE",
+    "FillMap",
+    "entries",
+    "entry_at",
+    "entry_bytes",
+    "new_map",
+]
 
 _HEAD = struct.Struct("<8sQ32s")
 _CHECK = struct.Struct("<I")
 _ENTRY = struct.Struct("<II")
 _MAGIC = b"HSFILL1\0"
+SETUP_BYTE = 0
+COMMIT_BYTE = 1
+ENTRY_BYTES = _ENTRY.size
 _WHAT = "fill map"
 
 
@@ -61,18 +77,23 @@ class FillMap:
             raise FormatError(_WHAT, "its head is damaged or of another format")
         if len(data) != start + _ENTRY.size * piece_count(size):
             raise FormatError(_WHAT, f"{len(data)} bytes do not fit {piece_count(size)} pieces")
-        crc32: list[int | None] = []
-        for flag, value in _ENTRY.iter_unpack(data[start:]):
+        for piece, (flag, _) in enumerate(_ENTRY.iter_unpack(data[start:])):
             if flag > 1:
-                raise FormatError(_WHAT, f"piece {len(crc32)} has the flag {flag}: expected 0 or 1")
-            crc32.append(value if flag else None)
-        return cls(content_id.hex(), size, tuple(crc32))
+                raise FormatError(_WHAT, f"piece {piece} has the flag {flag}: expected 0 or 1")
+        return cls(content_id.hex(), size, tuple(entries(data)))
 
 
 def new_map(content_id: str, size: int) -> bytes:
     """Return the map of a fill that has nothing yet."""
     head = _HEAD.pack(_MAGIC, size, bytes.fromhex(content_id))
     return head + _CHECK.pack(zlib.crc32(head)) + bytes(_ENTRY.size * piece_count(size))
+
+
+def entries(data: bytes) -> list[int | None]:
+    """Return per piece the crc32 it was verified with, or None, of a whole map whose head is known."""
+    return [
+        value if flag == 1 else None for flag, value in _ENTRY.iter_unpack(data[_HEAD.size + _CHECK.size :])
+    ]
 
 
 def entry_at(piece: int) -> int:

@@ -3,29 +3,30 @@
 ::
 
     format              "hotstart disk store, layout 1"
-    blobs/ab/<id>       complete blobs, 0444, only ever unlinked
+    blobs/ab/<id>       complete blobs, 0444, only ever unlinked or moved to quarantine/
     fills/<id>.part     a blob being filled, at its full size
     fills/<id>.map      which of its pieces are verified
     fills/<random>.tmp  a document on its way to models/
     models/<name>       small documents
+    quarantine/<id>     blobs that were found damaged
 
 Folders are 0755 whatever the umask, so that functions of other users can map blobs.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from .system import System
+
 __all__ = [
     "FORMAT_LINE",
     "Folders",
-    "lock_file",
     "make_folder",
-    "sync_folder",
     "write_all",
     "write_atomically",
 ]
@@ -57,6 +58,10 @@ class Folders:
     def models(self) -> Path:
         return self.root / "models"
 
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
     def blob(self, content_id: str) -> Path:
         return self.blobs / content_id[:2] / content_id
 
@@ -66,67 +71,54 @@ class Folders:
     def map(self, content_id: str) -> Path:
         return self.fills / f"{content_id}.map"
 
+    def aside(self, content_id: str) -> Path:
+        return self.quarantine / content_id
+
     def temporary(self) -> Path:
         return self.fills / f"{secrets.token_hex(8)}.tmp"
 
 
-def make_folder(path: Path) -> bool:
-    """Make a folder and its missing parents, each 0755; False if it was there."""
+def make_folder(system: System, path: Path) -> bool:
+    """Make a folder and its missing parents, each 0755 and its name durable; False if it was there."""
     if path.is_dir():
         return False
     if path != path.parent:
-        make_folder(path.parent)
+        make_folder(system, path.parent)
     try:
-        path.mkdir()
+        system.make_folder(path)
     except FileExistsError:
         if path.is_dir():
             return False
         raise
-    path.chmod(_FOLDER_MODE)
+    system.chmod_folder(path, _FOLDER_MODE)
+    system.sync_folder(path.parent)
     return True
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def lock_file(descriptor: int, *, shared: bool = False) -> bool:
-    """Take a file's lock without waiting; False if another open file holds it."""
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def write_atomically(temporary: Path, path: Path, data: bytes) -> None:
+def write_atomically(system: System, temporary: Path, path: Path, data: bytes) -> None:
     """Write a file under a temporary name of the same filesystem, make it durable, and move it into place."""
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _DOCUMENT_MODE)
+    descriptor = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _DOCUMENT_MODE)
     try:
         # Held so that a store opened meanwhile by another process does not take it for a leftover.
-        lock_file(descriptor)
-        os.fchmod(descriptor, _DOCUMENT_MODE)
-        write_all(descriptor, data, 0)
-        os.fsync(descriptor)
-        make_folder(path.parent)
-        temporary.rename(path)
+        system.lock(descriptor)
+        system.chmod(descriptor, _DOCUMENT_MODE)
+        write_all(system, descriptor, data, 0)
+        system.sync(descriptor)
+        make_folder(system, path.parent)
+        system.rename(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            system.unlink(temporary)
         raise
     finally:
         os.close(descriptor)
-    sync_folder(path.parent)
+    system.sync_folder(path.parent)
 
 
-def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+def write_all(system: System, descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
     """Write all of data at offset, however many calls it takes."""
     view = memoryview(data).cast("B")
     while view:
-        written = os.pwrite(descriptor, view, offset)
+        written = system.write(descriptor, view, offset)
         view = view[written:]
         offset += written

@@ -30,6 +30,11 @@ class Space:
         self._holders = 0
         ledger.used_bytes += size
 
+    @property
+    def named(self) -> bool:
+        """Tell whether the file still has a name."""
+        return self._named
+
     def hold(self) -> None:
         """Count one more open file."""
         self._holders += 1

@@ -1,4 +1,4 @@
-"""A partial blob on disk: ``fills/<id>.part`` at its full size, and the ``.map`` that says what is in it."""
+"""A partial blob on disk, as one of the processes that fill it together sees it (``parts``, ``fillmap``)."""
 
 from __future__ import annotations
 
@@ -9,156 +9,51 @@ import hashlib
 import os
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
 
-from hotstart.wire.errors import FormatError, IntegrityError
-from hotstart.wire.pieces import PIECE_BYTES, Pieces, piece_count, piece_range
+from hotstart.wire.errors import IntegrityError
+from hotstart.wire.pieces import PIECE_BYTES, Pieces, piece_range
 from hotstart.wire.ranges import ByteRange
 
-from .base import BlobBusy, FileSlice, NoSpaceNow, PartialBlob, StoreError
-from .fillmap import FillMap, entry_at, entry_bytes, new_map
-from .folders import Folders, lock_file, make_folder, sync_folder, write_all
+from .base import FileSlice, PartialBlob, StoreError
+from .claims import claimed_elsewhere
+from .exclusion import Exclusion
+from .fillmap import COMMIT_BYTE, ENTRY_BYTES, FillMap, entries, entry_at, entry_bytes, new_map
+from .folders import Folders, make_folder, write_all
 from .ledger import Space
+from .parts import OpenPart, erase, is_named, read_all
+from .system import System
+from .threads import Threads
 
-__all__ = ["DiskPartial", "OpenPart", "open_part", "store_error"]
+__all__ = ["DiskPartial", "Place"]
 
-T = TypeVar("T")
 _BLOB_MODE = 0o444
-_PART_MODE = 0o644
 _READ_BYTES = 1024 * 1024
 
 
-def store_error(store: str, doing: str, error: OSError) -> StoreError:
-    """Return the store's error for one of the operating system's."""
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceNow(store, doing, f"{reason}: lower the budget, or make room on the filesystem")
-    return StoreError(store, doing, reason)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenPart:
-    """A ``.part`` and its ``.map``, open, locked and as long as they will be.
+class Place:
+    """Where a partial blob is filled: what all those of one store have in common.
 
     Attributes:
-        part: descriptor, whose lock says that somebody fills it.
-        map: descriptor.
-        crc32: per piece the value with which an earlier fill verified it, or None.
+        url: the store's, for errors.
     """
 
-    part: int
-    map: int
-    crc32: list[int | None]
-
-    def close(self) -> None:
-        """Close both files; the lock goes with them."""
-        os.close(self.part)
-        os.close(self.map)
-
-
-def open_part(folders: Folders, store: str, content_id: str, size: int, pieces: Pieces | None) -> OpenPart:
-    """Create or take up a partial blob (blocking); pieces with other digests than announced are dropped.
-
-    Raises:
-        BlobBusy: another process fills it.
-        OSError: the system's; what was created is gone again.
-    """
-    path = folders.part(content_id)
-    part = _open_locked(path, store, content_id)
-    try:
-        known = _read_map(folders.map(content_id), content_id, size)
-        if known is None:
-            os.ftruncate(part, 0)
-        if size:
-            _reserve(part, size)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        filled = os.open(folders.map(content_id), flags, _PART_MODE)
-        try:
-            if known is None:
-                os.ftruncate(filled, 0)
-                write_all(filled, new_map(content_id, size), 0)
-                return OpenPart(part, filled, [None] * piece_count(size))
-            return OpenPart(part, filled, _still_wanted(filled, known, pieces))
-        except BaseException:
-            os.close(filled)
-            raise
-    except BaseException:
-        path.unlink(missing_ok=True)
-        folders.map(content_id).unlink(missing_ok=True)
-        os.close(part)
-        raise
-
-
-def _reserve(part: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(part, 0, size)
-    else:
-        # macOS, for development: a full disk is met at a write instead.
-        os.ftruncate(part, size)
-
-
-def _open_locked(path: Path, store: str, content_id: str) -> int:
-    while True:
-        part = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PART_MODE)
-        if not lock_file(part):
-            os.close(part)
-            raise BlobBusy(store, f"filling blob {content_id}", "another process is filling it")
-        # Between opening and locking, another process may have committed or dropped the file of this name.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(part), path.stat()):
-                return part
-        os.close(part)
-
-
-def _read_map(path: Path, content_id: str, size: int) -> FillMap | None:
-    try:
-        known = FillMap.parse(path.read_bytes())
-    except (FileNotFoundError, FormatError):
-        return None
-    return known if (known.id, known.size) == (content_id, size) else None
-
-
-def _still_wanted(filled: int, known: FillMap, pieces: Pieces | None) -> list[int | None]:
-    wanted = list(known.crc32)
-    for piece, value in enumerate(known.crc32):
-        if value is not None and pieces is not None and pieces.crc32[piece] != value:
-            write_all(filled, entry_bytes(None), entry_at(piece))
-            wanted[piece] = None
-    return wanted
-
-
-def _crc32_of(descriptor: int, wanted: ByteRange) -> int:
-    value = 0
-    for chunk in _chunks(descriptor, wanted):
-        value = zlib.crc32(chunk, value)
-    return value
-
-
-def _chunks(descriptor: int, wanted: ByteRange) -> Iterator[memoryview]:
-    """Read a file through one buffer, which the next step overwrites."""
-    buffer = memoryview(bytearray(min(_READ_BYTES, max(len(wanted), 1))))
-    offset = wanted.start
-    while offset < wanted.stop:
-        count = os.preadv(descriptor, [buffer[: wanted.stop - offset]], offset)
-        if count == 0:
-            raise OSError(errno.EIO, f"file ends at {offset}")
-        yield buffer[:count]
-        offset += count
+    def __init__(self, folders: Folders, url: str, system: System, exclusion: Exclusion) -> None:
+        self.folders = folders
+        self.url = url
+        self.system = system
+        self.exclusion = exclusion
 
 
 class DiskPartial(PartialBlob):
-    """One fill's file. Writes and the commit run in threads; nothing is closed under them."""
+    """One process's share in a fill. Writes and the commit run in threads; nothing is closed under them."""
 
     poll_seconds = 0.025
 
     def __init__(
         self,
-        folders: Folders,
-        store: str,
-        content_id: str,
-        size: int,
+        place: Place,
+        known: FillMap,
+        pieces: Pieces | None,
         opened: OpenPart,
         space: Space,
         ended: Callable[[DiskPartial], None],
@@ -166,70 +61,149 @@ class DiskPartial(PartialBlob):
         """Take over an open part.
 
         Args:
-            folders: of the store.
-            store: its URL.
-            content_id: the blob's.
-            size: bytes.
+            place: of the store.
+            known: the map, as it was found.
+            pieces: the announced digests; what has others is missing. None: those of the map are trusted.
             opened: closed by us.
             space: held by the caller on our behalf; let go by us.
-            ended: called once on the event loop when the name of the part is free again: after commit
+            ended: called once on the event loop when another fill of the blob may begin here: after commit
                 (``committed`` is true), discard (``discarded``), or else close.
         """
-        self.id = content_id
-        self.size = size
-        self.done: list[bool] = [False] * len(opened.crc32)
-        self.left: list[bool] = [value is not None for value in opened.crc32]
-        self.crc32: list[int] = [value or 0 for value in opened.crc32]
+        self.id = known.id
+        self.size = known.size
+        self.done: list[bool] = [False] * len(known.crc32)
+        self.left: list[bool] = [False] * len(known.crc32)
+        self.crc32: list[int] = [0] * len(known.crc32)
         self.space = space
         self.committed = False
         self.discarded = False
-        self._folders = folders
-        self._store = store
+        self._place = place
+        self._system = place.system
+        self._announced = pieces
+        self._map_size = len(new_map(known.id, known.size))
         self._opened = opened
         self._ended = ended
+        self._threads = Threads(place.url)
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._told = False
-        self._running: set[asyncio.Future[Any]] = set()
+        self._found(self._usable(known.crc32))
+
+    def _usable(self, crc32: Sequence[int | None]) -> dict[int, int]:
+        announced = self._announced
+        return {
+            piece: value
+            for piece, value in enumerate(crc32)
+            if value is not None and (announced is None or announced.crc32[piece] == value)
+        }
+
+    def _found(self, written: dict[int, int]) -> None:
+        for piece, value in written.items():
+            if not self.done[piece]:
+                self.left[piece] = True
+                self.crc32[piece] = value
+
+    def _written(self) -> dict[int, int]:
+        """Read what the map says by now."""
+        if self._is_erased():
+            raise StoreError(self._place.url, f"filling blob {self.id}", "another process has discarded it")
+        return self._usable(entries(read_all(self._opened.map)))
+
+    def _is_erased(self) -> bool:
+        # A write that was under way may have made it longer again, but not given it a head.
+        return os.pread(self._opened.map, 1, 0) in (b"", b"\0")
 
     async def claim(self, pieces: Sequence[int]) -> Sequence[int]:
-        return [piece for piece in pieces if not (self.done[piece] or self.left[piece])]
+        wanted = [piece for piece in pieces if not (self.done[piece] or self.left[piece])]
+        doing = f"claiming pieces of blob {self.id}"
+        ours, written = await self._threads.run(doing, lambda: self._claim(wanted), self._unclaim_all)
+        self._found(written)
+        return ours
+
+    def _claim(self, wanted: Sequence[int]) -> tuple[list[int], dict[int, int]]:
+        claimed = [piece for piece in wanted if self._claim_one(piece)]
+        try:
+            # Looked at after the claim: whoever had it before may have written it.
+            written = self._written()
+        except BaseException:
+            self._unclaim_all((claimed, {}))
+            raise
+        for piece in claimed:
+            if piece in written:
+                self._unclaim_one(piece)
+        ours = [piece for piece in claimed if piece not in written]
+        return ours, {piece: written[piece] for piece in wanted if piece in written}
+
+    def _claim_one(self, piece: int) -> bool:
+        return self._system.claim(self._opened.map, entry_at(piece), entry_at(piece) + ENTRY_BYTES)
+
+    def _unclaim_one(self, piece: int) -> None:
+        self._system.unclaim(self._opened.map, entry_at(piece), entry_at(piece) + ENTRY_BYTES)
+
+    def _unclaim_all(self, claimed: tuple[Sequence[int], dict[int, int]]) -> None:
+        if self._closing is None:
+            for piece in claimed[0]:
+                self._unclaim_one(piece)
 
     async def release(self, pieces: Sequence[int]) -> None:
-        """Give nothing back: nobody else fills this blob."""
+        self._unclaim_all((pieces, {}))
 
     async def refresh(self) -> Set[int]:
-        return frozenset()
+        busy, written = await self._threads.run(f"looking at blob {self.id}", self._look)
+        self._found(written)
+        return busy
+
+    def _look(self) -> tuple[frozenset[int], dict[int, int]]:
+        start = entry_at(0)
+        claimed = claimed_elsewhere(self._opened.map, start, self._map_size)
+        busy = frozenset(
+            piece
+            for part in claimed
+            for piece in range((part.start - start) // ENTRY_BYTES, -(-(part.stop - start) // ENTRY_BYTES))
+        )
+        return busy, self._written()
 
     async def recover(self, piece: int) -> bool:
         if self.left[piece]:
             doing = f"verifying piece {piece} of blob {self.id}"
-            self.done[piece] = await self._run(doing, lambda: self._is_intact(piece))
+            self.done[piece] = await self._threads.run(doing, lambda: self._is_intact(piece))
             self.left[piece] = False
         return self.done[piece]
 
     def _is_intact(self, piece: int) -> bool:
-        if _crc32_of(self._opened.part, piece_range(piece, self.size)) == self.crc32[piece]:
+        if self._has_right_bytes(piece):
             return True
-        write_all(self._opened.map, entry_bytes(None), entry_at(piece))
-        return False
+        # Only who has claimed a piece changes its entry; another process may be at it, or has mended it.
+        if not self._claim_one(piece):
+            return False
+        try:
+            if self._has_right_bytes(piece):
+                return True
+            write_all(self._system, self._opened.map, entry_bytes(None), entry_at(piece))
+            return False
+        finally:
+            self._unclaim_one(piece)
+
+    def _has_right_bytes(self, piece: int) -> bool:
+        value = 0
+        for chunk in _chunks(self._opened.part, piece_range(piece, self.size)):
+            value = zlib.crc32(chunk, value)
+        return value == self.crc32[piece]
 
     async def write(self, piece: int, data: bytes | bytearray | memoryview, crc32: int) -> None:
         place = piece_range(piece, self.size)
+        doing = f"writing piece {piece} of blob {self.id}"
         if len(data) != len(place):
-            raise StoreError(
-                self._store,
-                f"writing piece {piece} of blob {self.id}",
-                f"{len(data)} bytes: expected {len(place)}",
-            )
-        await self._run(f"writing piece {piece} of blob {self.id}", lambda: self._write(piece, data, crc32))
+            raise StoreError(self._place.url, doing, f"{len(data)} bytes: expected {len(place)}")
+        await self._threads.run(doing, lambda: self._write(piece, data, crc32))
         self.crc32[piece] = crc32
         self.left[piece] = False
         self.done[piece] = True
 
     def _write(self, piece: int, data: bytes | bytearray | memoryview, crc32: int) -> None:
-        write_all(self._opened.part, data, piece * PIECE_BYTES)
-        write_all(self._opened.map, entry_bytes(crc32), entry_at(piece))
+        write_all(self._system, self._opened.part, data, piece * PIECE_BYTES)
+        write_all(self._system, self._opened.map, entry_bytes(crc32), entry_at(piece))
+        self._unclaim_one(piece)
 
     async def parts(self, wanted: ByteRange) -> AsyncIterator[FileSlice | bytes]:
         if len(wanted):
@@ -238,14 +212,39 @@ class DiskPartial(PartialBlob):
     async def commit(self, sha256: str | None) -> None:
         doing = f"committing blob {self.id}"
         if not all(self.done):
-            raise StoreError(self._store, doing, f"{self.done.count(False)} pieces are missing")
-        if sha256 is not None:
-            found = await self._run(doing, self._sha256)
-            if found != sha256:
-                await self.discard()
-                raise IntegrityError(f"blob {self.id}", f"sha256 {sha256}", found)
-        await self._run(doing, self._commit)
+            raise StoreError(self._place.url, doing, f"{self.done.count(False)} pieces are missing")
+        await self._wait_to_commit(doing)
+        try:
+            await self._commit(doing, sha256)
+        finally:
+            if self._closing is None:
+                self._system.unclaim(self._opened.map, COMMIT_BYTE, COMMIT_BYTE + 1)
         self._tell()
+
+    async def _wait_to_commit(self, doing: str) -> None:
+        while not self._system.claim(self._opened.map, COMMIT_BYTE, COMMIT_BYTE + 1):
+            # Another process is hashing it, for minutes if it is large.
+            await asyncio.sleep(self.poll_seconds)
+            if self._closed:
+                raise StoreError(self._place.url, doing, os.strerror(errno.ECANCELED))
+
+    async def _commit(self, doing: str, sha256: str | None) -> None:
+        if sha256 is not None and await self._threads.run(doing, self._is_ours):
+            found = await self._threads.run(doing, self._sha256)
+            if found != sha256:
+                await self._discard(for_all=True)
+                raise IntegrityError(f"blob {self.id}", f"sha256 {sha256}", found)
+        try:
+            await self._threads.run(doing, self._make_durable)
+        except StoreError:
+            # Asked again, the system would say that all is well: what it could not write, it has forgotten.
+            await self._discard(for_all=True)
+            raise
+        async with self._place.exclusion:
+            await self._threads.finish(doing, self._publish)
+
+    def _is_ours(self) -> bool:
+        return is_named(self._opened.part, self._place.folders.part(self.id))
 
     def _sha256(self) -> str:
         digest = hashlib.sha256()
@@ -256,36 +255,59 @@ class DiskPartial(PartialBlob):
             digest.update(chunk)
         return digest.hexdigest()
 
-    def _commit(self) -> None:
-        part = self._opened.part
-        os.fchmod(part, _BLOB_MODE)
-        os.fsync(part)
-        # A shared lock from here on: readers of the blob may lock it too, evictors and fillers may not.
-        lock_file(part, shared=True)
-        target = self._folders.blob(self.id)
-        if make_folder(target.parent):
-            sync_folder(self._folders.blobs)
-        self._folders.part(self.id).rename(target)
+    def _make_durable(self) -> None:
+        self._system.sync(self._opened.part)
+
+    def _publish(self) -> None:
+        """Move the part to its blob, or see that another process has. Under the exclusion."""
+        # A shared lock from here on, if it was not: readers of the blob may lock it too, evictors may not.
+        self._system.lock(self._opened.part, shared=True)
+        folders, target = self._place.folders, self._place.folders.blob(self.id)
+        mapped = is_named(self._opened.map, folders.map(self.id))
+        if self._is_ours():
+            make_folder(self._system, target.parent)
+            # Not earlier, so that whoever joins can open it for writing.
+            self._system.chmod(self._opened.part, _BLOB_MODE)
+            self._system.sync(self._opened.part)
+            self._system.rename(folders.part(self.id), target)
+        elif not is_named(self._opened.part, target) and (mapped or self._is_erased()):
+            self.discarded = True
+            reason = "another process has discarded it, or its file was removed"
+            raise StoreError(self._place.url, f"committing blob {self.id}", reason)
+        if mapped:
+            # Also where another process renamed it and was killed before it came to this.
+            self._end_publishing()
+        self.committed = True
+
+    def _end_publishing(self) -> None:
+        folders, target = self._place.folders, self._place.folders.blob(self.id)
         try:
-            sync_folder(target.parent)
+            self._system.sync_folder(target.parent)
         except OSError:
-            target.unlink(missing_ok=True)
-            self._folders.map(self.id).unlink(missing_ok=True)
+            self._system.truncate(self._opened.map, 0)
+            self._system.unlink(target)
+            self._system.unlink(folders.map(self.id))
             self.discarded = True
             raise
-        self.committed = True
-        self._folders.map(self.id).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Without its part it is a leftover.
+            self._system.unlink(folders.map(self.id))
 
     async def discard(self) -> None:
-        if self.committed or self.discarded:
-            return
-        await self._run(f"discarding blob {self.id}", self._unlink)
+        await self._discard(for_all=False)
+
+    async def _discard(self, *, for_all: bool) -> None:
+        if not (self.committed or self.discarded or self._told):
+            async with self._place.exclusion:
+                await self._threads.finish(f"discarding blob {self.id}", lambda: self._erase(for_all))
         self._tell()
 
-    def _unlink(self) -> None:
-        # The map first: a part without one is a leftover.
-        self._folders.map(self.id).unlink(missing_ok=True)
-        self._folders.part(self.id).unlink(missing_ok=True)
+    def _erase(self, for_all: bool) -> None:
+        if not for_all and not self._system.lock(self._opened.part):
+            # Others go on with it, and have its lock still. Ours was lost with the question.
+            self._system.lock(self._opened.part, shared=True)
+            return
+        erase(self._system, self._place.folders, self.id, self._opened)
         self.discarded = True
 
     def _tell(self) -> None:
@@ -302,23 +324,19 @@ class DiskPartial(PartialBlob):
 
     async def _close(self) -> None:
         # A cancelled write goes on in its thread; a descriptor closed under it may soon be another file's.
-        while self._running:
-            await asyncio.wait(self._running)
+        await self._threads.rest()
         self._opened.close()
         self._tell()
         self.space.let_go()
 
-    def _ran(self, future: asyncio.Future[Any]) -> None:
-        self._running.discard(future)
-        if not future.cancelled():
-            # Whoever waited may have been cancelled; nobody is to complain of what nobody asks for.
-            future.exception()
 
-    async def _run(self, doing: str, work: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(None, work)
-        self._running.add(future)
-        future.add_done_callback(self._ran)
-        try:
-            return await asyncio.shield(future)
-        except OSError as error:
-            raise store_error(self._store, doing, error) from error
+def _chunks(descriptor: int, wanted: ByteRange) -> Iterator[memoryview]:
+    """Read a file through one buffer, which the next step overwrites."""
+    buffer = memoryview(bytearray(min(_READ_BYTES, max(len(wanted), 1))))
+    offset = wanted.start
+    while offset < wanted.stop:
+        count = os.preadv(descriptor, [buffer[: wanted.stop - offset]], offset)
+        if count == 0:
+            raise OSError(errno.EIO, f"file ends at {offset}")
+        yield buffer[:count]
+        offset += count

@@ -1,46 +1,37 @@
-"""Opening a store: check that it is ours, clean up what a crash left, and learn what is there (blocking)."""
+"""Opening a store: check that it is ours, and clean up what a crash left (blocking)."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from hotstart.wire.digests import is_content_id
 from hotstart.wire.errors import FormatError
 
 from .base import StoreError
 from .fillmap import FillMap
-from .folders import FORMAT_LINE, Folders, lock_file, make_folder, write_atomically
+from .folders import FORMAT_LINE, Folders, make_folder, write_atomically
+from .parts import drop_part
+from .system import System
 
-__all__ = ["Found", "scan_blobs", "sweep"]
+__all__ = ["prepare", "sweep"]
 
-_OURS = ("format", "blobs", "fills", "models", "lost+found")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a store holds: sizes in bytes by content id."""
-
-    blobs: dict[str, int]
-    partials: dict[str, int]
+_OURS = ("format", "blobs", "fills", "models", "quarantine", "lost+found")
 
 
-def sweep(folders: Folders, store: str) -> Found:
-    """Create the store if there is none, clean it up, and list it: one scan, no file read but partials' maps.
+def prepare(system: System, folders: Folders, store: str) -> None:
+    """Create the store if there is none, else check that it is one of this layout.
 
     Raises:
         StoreError: the folder is something else, or of another layout.
         OSError: the system's.
     """
-    make_folder(folders.root)
-    _check_format(folders, store)
-    for folder in (folders.blobs, folders.fills, folders.models):
-        make_folder(folder)
-    return Found(scan_blobs(folders), _scan_fills(folders))
+    make_folder(system, folders.root)
+    _check_format(system, folders, store)
+    for folder in (folders.blobs, folders.fills, folders.models, folders.quarantine):
+        make_folder(system, folder)
 
 
-def _check_format(folders: Folders, store: str) -> None:
+def _check_format(system: System, folders: Folders, store: str) -> None:
     doing = f"opening the store in {folders.root}"
     try:
         found = folders.format.read_bytes()[:200].decode("utf-8", "replace")
@@ -50,8 +41,8 @@ def _check_format(folders: Folders, store: str) -> None:
             raise StoreError(
                 store, doing, f"it holds other things ({', '.join(names[:3])}): name an empty folder"
             ) from None
-        make_folder(folders.fills)
-        write_atomically(folders.temporary(), folders.format, FORMAT_LINE.encode())
+        make_folder(system, folders.fills)
+        write_atomically(system, folders.temporary(), folders.format, FORMAT_LINE.encode())
         return
     if found != FORMAT_LINE:
         raise StoreError(
@@ -67,63 +58,73 @@ def _is_ours(name: str) -> bool:
     return name in _OURS or name.endswith(".sock")
 
 
-def scan_blobs(folders: Folders) -> dict[str, int]:
-    """Return the size of every complete blob, by content id (blocking)."""
-    blobs: dict[str, int] = {}
-    with os.scandir(folders.blobs) as groups:
-        for group in groups:
-            if len(group.name) != 2 or not group.is_dir(follow_symlinks=False):
-                continue
-            with os.scandir(group.path) as entries:
-                for entry in entries:
-                    if is_content_id(entry.name) and entry.name.startswith(group.name):
-                        blobs[entry.name] = entry.stat(follow_symlinks=False).st_size
-    return blobs
+def sweep(system: System, folders: Folders) -> list[str]:
+    """Remove from ``fills`` what no living process works at and no fill can take up. Under the exclusion.
 
-
-def _scan_fills(folders: Folders) -> dict[str, int]:
-    partials: dict[str, int] = {}
+    Returns:
+        What was removed and why, in words.
+    """
+    dropped: list[str] = []
     names = set(os.listdir(folders.fills))
     for name in sorted(names):
         path = folders.fills / name
         content_id = path.stem
-        orphan = path.suffix == ".map" and f"{content_id}.part" not in names
-        if orphan or path.suffix == ".tmp":
-            _remove_leftover(path)
+        if path.suffix == ".map" and f"{content_id}.part" not in names:
+            system.unlink(path)
+            dropped.append(f"fills/{name}: the part that it belongs to is gone")
+        elif path.suffix == ".tmp" and _remove_unlocked(system, path):
+            dropped.append(f"fills/{name}: a document that was never moved to its place")
         elif path.suffix == ".part":
-            size = _partial_size(folders, content_id)
-            if size is not None:
-                partials[content_id] = size
-            elif _remove_leftover(path):
-                folders.map(content_id).unlink(missing_ok=True)
-    return partials
+            reason = _useless(folders, content_id)
+            if reason is not None and _drop(system, folders, content_id):
+                dropped.append(f"fills/{name}: {reason}")
+    return dropped
 
 
-def _partial_size(folders: Folders, content_id: str) -> int | None:
-    """Return the size of a partial blob whose map is sound, else None."""
+def _useless(folders: Folders, content_id: str) -> str | None:
+    """Say why a partial blob cannot be taken up; None if it can."""
     try:
-        known = FillMap.parse(folders.map(content_id).read_bytes())
         size = folders.part(content_id).stat().st_size
-    except (FileNotFoundError, FormatError):
-        return None
-    return size if (known.id, known.size) == (content_id, size) and _any_done(known) else None
+        known = FillMap.parse(folders.map(content_id).read_bytes())
+    except FileNotFoundError:
+        return "no map says what is in it"
+    except FormatError as error:
+        return f"its map is of no use: {error}"
+    if (known.id, known.size) != (content_id, size):
+        return f"{size} bytes, but its map is of {known.size}"
+    if _is_blob(folders, content_id):
+        return "its commit was cut short after the blob was in place"
+    if not any(value is not None for value in known.crc32):
+        return "no piece of it is verified"
+    return None
 
 
-def _any_done(known: FillMap) -> bool:
-    """Tell whether a map names at least one verified piece: else there is nothing to resume."""
-    return any(value is not None for value in known.crc32)
+def _is_blob(folders: Folders, content_id: str) -> bool:
+    try:
+        return os.path.samefile(folders.part(content_id), folders.blob(content_id))
+    except FileNotFoundError:
+        return False
 
 
-def _remove_leftover(path: Path) -> bool:
+def _drop(system: System, folders: Folders, content_id: str) -> bool:
+    if _is_blob(folders, content_id):
+        # Whoever maps the blob has it locked; but this is one name too many, and nobody's fill.
+        system.unlink(folders.map(content_id))
+        system.unlink(folders.part(content_id))
+        return True
+    return drop_part(system, folders, content_id)
+
+
+def _remove_unlocked(system: System, path: Path) -> bool:
     """Remove a file unless a living process holds its lock."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = system.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        if not lock_file(descriptor):
+        if not system.lock(descriptor):
             return False
-        path.unlink(missing_ok=True)
+        system.unlink(path)
         return True
     finally:
         os.close(descriptor)

@@ -334,19 +334,6 @@ class StoreSuite(ABC):
                 await begin(store, content(b"abc"), 3, None)
             await partial.close()
 
-    async def test_two_stores_in_one_place_do_not_fill_one_blob(self) -> None:
-        """Another process's fill is left alone: neither joined, nor swept away, nor dropped."""
-        async with self.open() as store:
-            partial = await begin(store, content(b"abc"), 3, None)
-            async with self.open() as other:
-                with pytest.raises(StoreError, match="another process"):
-                    await begin(other, content(b"abc"), 3, None)
-                assert await other.drop_partials(0) == 0
-            await write(partial, b"abc")
-            await partial.commit(content(b"abc"))
-            await partial.close()
-        assert self.stored_blobs() == {content(b"abc")}
-
     async def test_what_another_process_committed_is_found(self) -> None:
         """A blob that came to be after the store was opened is opened all the same, and counted."""
         async with self.open() as store:
@@ -425,14 +412,10 @@ class StoreSuite(ABC):
             assert await store.delete(content_id) is False
 
     async def test_filling_again_what_is_there(self) -> None:
-        """A blob may be filled over another of its id; it is counted once."""
+        """There is nothing to fill where the blob is complete, and nothing is reserved."""
         async with self.open() as store:
             content_id = await fill(store, b"abc")
-            old = await store.open_blob(content_id)
-            assert old is not None
-            await fill(store, b"abc")
-            assert await read_all(old) == b"abc"
-            await old.close()
+            assert await store.begin_fill(content_id, 3, digests(b"abc")) is None
             assert (store.usage().used_bytes, store.usage().blobs) == (3, 1)
 
     async def test_partial_blobs_are_dropped_in_time(self) -> None:
