@@ -14,7 +14,13 @@ from hotstart.sources.origin_s3 import S3Origin as ClientS3Origin
 from hotstart.wire.manifest import OriginObject
 from hotstart_proxy.origins.base import OriginError, OriginIdentity
 from hotstart_proxy.origins.s3 import S3Origin, S3Settings
-from hotstart_proxy.origins.urls import InvalidOriginUrl, open_origin, settings_from
+from hotstart_proxy.origins.urls import (
+    InvalidOriginUrl,
+    check_upstream,
+    is_upstream,
+    open_origin,
+    settings_from,
+)
 
 ENDPOINT = "http://127.0.0.1:8333"
 
@@ -171,3 +177,32 @@ async def test_every_presigned_url_is_signed_with_sigv4(settings: S3Settings, st
     query = parse_qs(urlsplit(signed.url).query)
     assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
     assert query["versionId"] == ["v1"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://node:8470", "https://proxy.example", "http://[::1]:8470/", "unix:/run/hotstart.sock"]
+)
+def test_another_proxy_is_no_tree(url: str) -> None:
+    """The forms of another proxy's address are known, and nothing is published through it."""
+    assert is_upstream(url)
+    assert check_upstream(url) == url
+    with pytest.raises(InvalidOriginUrl, match="give the origin itself"):
+        open_origin(url, {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://node:8470/path",
+        "http://user@node:8470",
+        "http://node?x",
+        "unix:run/x.sock",
+        "unix:///run/x.sock",
+        "unix:/" + "x" * 107,
+    ],
+)
+def test_what_no_proxy_has_for_an_address(url: str) -> None:
+    """Paths, users, queries, and sockets that cannot be are refused."""
+    with pytest.raises(InvalidOriginUrl):
+        check_upstream(url)

@@ -156,9 +156,14 @@ class Index:
             self.aliases if aliases is None else aliases,
         )
 
-    def dump(self) -> bytes:
-        """Serialize; the same index always gives the same bytes."""
-        newest = self.versions[-_WITH_MANIFEST_ID:]
+    def dump(self, *, every_manifest_id: bool = False) -> bytes:
+        """Serialize; the same index always gives the same bytes.
+
+        Args:
+            every_manifest_id: give those of older versions too, as far as they are known: of adopted ones,
+                which may change, for instance. An origin's index has the newest five alone.
+        """
+        newest = self.versions if every_manifest_id else self.versions[-_WITH_MANIFEST_ID:]
         return documents.dump_json(
             {
                 "format": FORMAT,

@@ -123,22 +123,29 @@ class Cache:
 
     # What there is
 
-    async def models(self) -> tuple[str, ...]:
+    async def models(self, max_age_seconds: float | None = None) -> tuple[str, ...]:
         """Return all models; while the origin is away, those known here.
+
+        Args:
+            max_age_seconds: the origin is asked again where the list is older; None for the ttl.
 
         Raises:
             OriginError: nothing is known and the origin did not say.
         """
-        return await self._indexes.names()
+        return await self._indexes.names(max_age_seconds)
 
-    async def index(self, model: str) -> Index:
+    async def index(self, model: str, max_age_seconds: float | None = None) -> Index:
         """Return a model's index, served stale while the origin is away.
+
+        Args:
+            model: two segments.
+            max_age_seconds: the origin is asked again where the index is older; None for the ttl.
 
         Raises:
             NotFound: there is no such model.
             OriginError, FormatError: nothing is known and the origin did not say.
         """
-        return await self._indexes.get(model)
+        return await self._indexes.get(model, max_age_seconds)
 
     async def resolve(self, reference: Reference) -> Resolved:
         """Resolve a reference to one version, and check that it has the file that is named.

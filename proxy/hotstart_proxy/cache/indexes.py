@@ -120,13 +120,16 @@ class Indexes:
             state.known = None
             state.checked_at = float("-inf")
 
-    async def names(self) -> tuple[str, ...]:
+    async def names(self, max_age_seconds: float | None = None) -> tuple[str, ...]:
         """Return all models; while the origin is away, those that are known.
+
+        Args:
+            max_age_seconds: as in get.
 
         Raises:
             OriginError: nothing is known and the origin did not say.
         """
-        if self._names is None or not self._fresh(self._names_at, None):
+        if self._names is None or not self._fresh(self._names_at, max_age_seconds):
             try:
                 self._names = await self._listings.run(None, self._list_names)
             except OriginError:

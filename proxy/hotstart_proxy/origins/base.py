@@ -24,6 +24,7 @@ __all__ = [
     "OriginDenied",
     "OriginError",
     "OriginIdentity",
+    "OriginLoop",
     "OriginPaused",
     "OriginUnfit",
     "OriginUnreachable",
@@ -79,6 +80,10 @@ class OriginPaused(OriginUnreachable):
 
 class OriginDenied(OriginError):
     """Credentials are missing, expired, or lack the right."""
+
+
+class OriginLoop(OriginError):
+    """A chain of proxies leads back to one that it has passed already, or is longer than any should be."""
 
 
 class ObjectChanged(OriginError):

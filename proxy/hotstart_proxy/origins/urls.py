@@ -15,10 +15,13 @@ from .base import Origin
 from .directory import DirectoryOrigin
 from .s3 import S3Origin, S3Settings
 
-__all__ = ["InvalidOriginUrl", "open_origin", "settings_from"]
+__all__ = ["InvalidOriginUrl", "check_upstream", "is_upstream", "open_origin", "settings_from"]
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}", re.ASCII)
 _ENDPOINT = re.compile(r"https?://[^/?#@\s]+/?", re.ASCII | re.IGNORECASE)
+_UPSTREAM_SCHEMES = ("http://", "https://", "unix:")
+# sun_path with its end has 108.
+_MAX_SOCKET_PATH_BYTES = 107
 
 
 class InvalidOriginUrl(HotstartError):
@@ -52,6 +55,29 @@ def settings_from(environ: Mapping[str, str], settings: S3Settings | None = None
     return replace(settings, endpoint=endpoint.rstrip("/") if endpoint else None, region=region or None)
 
 
+def is_upstream(url: str) -> bool:
+    """Tell whether a URL names another proxy: ``http://``, ``https://`` or ``unix:``."""
+    return url.startswith(_UPSTREAM_SCHEMES)
+
+
+def check_upstream(url: str) -> str:
+    """Check the URL of another proxy.
+
+    Raises:
+        InvalidOriginUrl: it has a path or a user, or no host; the socket's path is not absolute or too long.
+    """
+    if url.startswith("unix:"):
+        path = url.removeprefix("unix:")
+        if not path.startswith("/") or path.startswith("//") or "\0" in path:
+            raise InvalidOriginUrl(url, "expected an absolute path: unix:/run/hotstart.sock")
+        if len(path.encode("utf-8", "surrogateescape")) > _MAX_SOCKET_PATH_BYTES:
+            reason = f"a socket's path has at most {_MAX_SOCKET_PATH_BYTES} bytes: use a shorter one"
+            raise InvalidOriginUrl(url, reason)
+    elif not _ENDPOINT.fullmatch(url):
+        raise InvalidOriginUrl(url, "expected a proxy's address without a path: http://host:8470")
+    return url
+
+
 def open_origin(
     url: str,
     environ: Mapping[str, str],
@@ -83,4 +109,7 @@ def open_origin(
         if not path.is_absolute() or ".." in path.parts or "\0" in str(path):
             raise InvalidOriginUrl(url, "expected an absolute path without .., as in file:///srv/models")
         return DirectoryOrigin(path)
+    if is_upstream(url):
+        reason = "it is another proxy's address: give the origin itself, s3://bucket/prefix or file:///path"
+        raise InvalidOriginUrl(url, reason)
     raise InvalidOriginUrl(url, "expected s3://bucket/prefix or file:///absolute/path")

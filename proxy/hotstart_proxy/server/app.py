@@ -10,6 +10,7 @@ from aiohttp import web
 
 from hotstart.wire.errors import HotstartError, IntegrityError
 from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.core.hops import REQUEST_HOPS, Hops
 from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.stores.base import StoreError
 from hotstart_proxy.telemetry.logs import log_event
@@ -20,7 +21,7 @@ from .connections import ConnectionServer
 from .exchanges import Exchange
 from .health import HealthApi
 from .native import NativeApi, NativeOptions
-from .problems import Problem, problem_of
+from .problems import LoopDetected, Problem, problem_of
 from .routes import Listener, Match, RouteName, find_route, split_target
 from .sendfile import FileTooShort, ReaderStalled
 from .tokens import Tokens
@@ -83,7 +84,19 @@ class App:
         tokens: Tokens | None,
         metrics: Metrics,
         is_draining: Callable[[], bool],
+        name: str,
     ) -> None:
+        """Prepare; the server of connections is the caller's to run.
+
+        Args:
+            listener: the kind.
+            routes: the handler of each route that it serves.
+            tokens: that open it; None where none are needed.
+            metrics: told of every request.
+            is_draining: the end has begun.
+            name: the proxy's, as ``Via`` says it.
+        """
+        self._name = name
         self._listener = listener
         self._handlers = routes
         self._tokens = tokens
@@ -125,7 +138,14 @@ class App:
         exchange.route = match.route.name
         if match.route.needs_token and self._tokens is not None:
             self._tokens.check(request.headers.get("Authorization"))
+        self._note_hops(request)
         return await self._handlers[match.route.name](exchange, match)
+
+    def _note_hops(self, request: web.BaseRequest) -> None:
+        hops = Hops.parse(", ".join(request.headers.getall("Via", ())))
+        if not hops.admits(self._name):
+            raise LoopDetected(hops.names)
+        REQUEST_HOPS.set(hops)
 
     def _failed(self, exchange: Exchange, problem: Problem, reason: str) -> web.StreamResponse:
         started = exchange.response

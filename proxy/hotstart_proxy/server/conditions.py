@@ -8,7 +8,7 @@ from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 
-__all__ = ["Outcome", "evaluate", "http_date", "if_range_holds", "parse_http_date"]
+__all__ = ["Outcome", "evaluate", "http_date", "if_range_holds", "max_age", "parse_http_date"]
 
 # RFC 9110, 8.8.3: the opaque part may hold anything printable but the quote.
 _ENTITY_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\uffff]*")')
@@ -84,6 +84,21 @@ def _skip_separators(value: str, position: int) -> int:
     match = _BETWEEN_TAGS.match(value, position)
     assert match is not None
     return match.end()
+
+
+def max_age(cache_control: str) -> int | None:
+    """Return the seconds that a request's ``Cache-Control`` allows an answer to be old (RFC 9111, 5.2.1).
+
+    ``no-cache`` is 0; None where it says nothing that can be read.
+    """
+    for directive in cache_control.lower().split(","):
+        name, _, value = directive.strip(" \t").partition("=")
+        if name == "no-cache":
+            return 0
+        if name == "max-age":
+            value = value.strip('"')
+            return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+    return None
 
 
 def parse_http_date(value: str | None) -> int | None:

@@ -18,6 +18,7 @@ from hotstart_proxy.cache.answers import NotFound, Redirect, Resolved
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.origins.base import OriginError
 
+from .conditions import max_age
 from .exchanges import REDIRECT, Exchange
 from .problems import InvalidQuery
 from .routes import Match
@@ -28,6 +29,8 @@ __all__ = ["AliasObserver", "NativeApi", "NativeOptions"]
 _JSON = "application/json"
 _IMMUTABLE = "max-age=31536000, immutable"
 _EXPIRES_IN_BOUNDS = (60, 7 * 86400)
+# However many ask for something fresher: the origin is asked once a second at most for each model.
+_LEAST_MAX_AGE_SECONDS = 1.0
 
 
 class AliasObserver(Protocol):
@@ -63,7 +66,7 @@ class NativeApi:
     async def models(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """List the models."""
         with exchange.timed("list"):
-            models = await self._cache.models()
+            models = await self._cache.models(self._max_age_asked(exchange))
         return self._respond_document(exchange, documents.dump_json({"models": list(models)}))
 
     async def model(self, exchange: Exchange, match: Match) -> web.StreamResponse:
@@ -71,16 +74,23 @@ class NativeApi:
         model = _reference(match).model
         exchange.model = model
         with exchange.timed("index"):
-            index = await self._cache.index(model)
+            index = await self._cache.index(model, self._max_age_asked(exchange))
         kept = self._cache.kept_versions(model)
         members = {
-            **json.loads(index.dump()),
+            **json.loads(index.dump(every_manifest_id=True)),
             "default": index.resolve(None),
             "latest": index.latest(),
             "kept": list(kept),
             "cached": {version: held for version in kept if (held := await self._held(model, version))},
         }
         return self._respond_document(exchange, documents.dump_json(members))
+
+    def _max_age_asked(self, exchange: Exchange) -> float | None:
+        """Return how old an answer may be by the request's Cache-Control, within what the origin can bear."""
+        asked = max_age(exchange.headers().get("cache-control", ""))
+        if asked is None or asked >= self._options.alias_ttl_seconds:
+            return None
+        return max(float(asked), _LEAST_MAX_AGE_SECONDS)
 
     async def _held(self, model: str, version: str) -> dict[str, int]:
         try:

@@ -15,6 +15,7 @@ from hotstart_proxy.origins.base import (
     ObjectChanged,
     OriginDenied,
     OriginError,
+    OriginLoop,
     OriginPaused,
     OriginUnreachable,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "STATUSES",
     "InvalidQuery",
+    "LoopDetected",
     "MethodNotAllowed",
     "Moved",
     "NoSuchRoute",
@@ -94,6 +96,21 @@ class InvalidQuery(HotstartError):
         super().__init__(f"query parameter {name}: {reason}")
 
 
+class LoopDetected(HotstartError):
+    """A request has come through this very proxy before, or through more of them than any chain has.
+
+    Attributes:
+        names: the proxies that it came through.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        super().__init__(
+            f"the request has come through {len(names)} proxies and leads back to this one, or on without"
+            " end: see which --origin each of them has"
+        )
+
+
 # Looked up along an error's classes, the most special first. "Cannot" is never "missing": whatever goes wrong
 # at the origin is 502 or 504, and 404 is only what the origin itself says is not there.
 STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
@@ -115,6 +132,8 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     OriginDenied: (502, "origin-denied"),
     OriginPaused: (503, "origin-paused"),
     ObjectChanged: (502, "origin-changed"),
+    OriginLoop: (508, "loop"),
+    LoopDetected: (508, "loop"),
     StoreError: (503, "store-failed"),
     NeverFits: (503, "store-full"),
     NoSpaceNow: (503, "store-full"),

@@ -5,27 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
 from hotstart._version import __version__
 from hotstart_proxy.cache.cache import Cache
-from hotstart_proxy.cache.settings import CacheSettings
-from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.origins.base import OriginError
-from hotstart_proxy.origins.directory import DirectoryOrigin
+from hotstart_proxy.core.hops import Hops
 from hotstart_proxy.origins.guarded import GuardedOrigin
-from hotstart_proxy.origins.models import ModelOrigin
-from hotstart_proxy.origins.s3 import S3Settings
-from hotstart_proxy.origins.tree import TreeOrigin
-from hotstart_proxy.origins.urls import open_origin
 from hotstart_proxy.stores.urls import open_store
 from hotstart_proxy.telemetry.logs import log_event
 from hotstart_proxy.telemetry.metrics import Metrics, StoreReading
 
 from .addresses import Address, BoundSocket, CannotListen, InvalidAddress, UnixAddress, bind, parse_address
 from .app import App, handlers
+from .composition import cache_settings, model_origin
 from .connections import Connection
 from .native import NativeOptions
 from .routes import Listener
@@ -81,11 +76,12 @@ class Service:
         settings = self._settings
         tokens = Tokens(settings.token_file) if settings.token_file is not None else None
         metrics = Metrics(__version__)
-        origin = await self._stack.enter_async_context(GuardedOrigin(_origin(settings, metrics), metrics))
-        store = await self._stack.enter_async_context(open_store(settings.store, settings.budget))
-        cache = await self._stack.enter_async_context(
-            Cache(origin, store, _cache_settings(settings), metrics)
+        name = Hops.name_of(secrets.token_hex(6))
+        origin = await self._stack.enter_async_context(
+            GuardedOrigin(model_origin(settings, name, metrics), metrics)
         )
+        store = await self._stack.enter_async_context(open_store(settings.store, settings.budget))
+        cache = await self._stack.enter_async_context(Cache(origin, store, cache_settings(settings), metrics))
         metrics.watch_store(lambda: self._reading(cache))
         options = NativeOptions(tokens is not None, settings.alias_ttl, settings.presign_expiry)
         for listener in Listener:
@@ -97,6 +93,7 @@ class Service:
                     tokens if listener is Listener.DATA else None,
                     metrics,
                     self._is_draining,
+                    name,
                 )
             )
         data, admin = self._apps
@@ -195,28 +192,3 @@ class Service:
                     connection.cut()
             await app.server.shutdown(timeout=1)
         await self._stack.aclose()
-
-
-def _cache_settings(settings: Settings) -> CacheSettings:
-    return CacheSettings(
-        keep_versions=settings.keep_versions,
-        keep_versions_of=dict(settings.keep_versions_of),
-        alias_ttl_seconds=settings.alias_ttl,
-        on_miss=settings.on_miss,
-        keep=settings.keep,
-        partial_ttl_seconds=settings.partial_ttl,
-        presign_seconds=settings.presign_expiry,
-    )
-
-
-def _origin(settings: Settings, observer: Observer) -> ModelOrigin:
-    s3 = S3Settings(
-        endpoint=settings.origin_endpoint,
-        region=settings.origin_region,
-        addressing=settings.origin_addressing,
-    )
-    origin = open_origin(settings.origin, os.environ, s3, observer)
-    # A mistyped path or a volume that is not mounted: said at the start instead of with every answer.
-    if isinstance(origin, DirectoryOrigin) and not Path(origin.identity.bucket).is_dir():
-        raise OriginError(origin.url, "opening the origin", "there is no such folder: create or mount it")
-    return TreeOrigin(origin, settings.layout)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from hotstart.wire.adoption import Layout
 from hotstart.wire.errors import FormatError, HotstartError, InvalidReference
 from hotstart.wire.references import check_model
+from hotstart_proxy.origins.urls import InvalidOriginUrl, check_upstream, is_upstream
 
 from .addresses import Address, InvalidAddress, parse_address
 from .quantities import InvalidQuantity, parse_duration, parse_mode, parse_size
@@ -186,6 +187,15 @@ def _url(schemes: Sequence[str], example: str) -> Callable[[str], str]:
     return parse
 
 
+def _origin(text: str) -> str:
+    if is_upstream(text):
+        if "@" in text.partition("//")[2].partition("/")[0]:
+            # The text is not repeated: it holds a secret.
+            raise _Unfit("credentials do not belong in a URL: use --origin-token-file")
+        return check_upstream(text)
+    return _url(("s3", "file"), "s3://BUCKET/PREFIX, file:///PATH, http://HOST:PORT or unix:/PATH")(text)
+
+
 def _store(text: str) -> str:
     scheme, _, path = text.partition(":")
     if scheme != "disk" or not path.startswith("/"):
@@ -204,10 +214,11 @@ class Settings:
     """How one proxy runs; see docs/configuration.md."""
 
     origin: str = _setting(
-        _url(("s3", "file"), "s3://BUCKET/PREFIX or file:///PATH"),
+        _origin,
         default=None,
         unit="URL",
-        help_text="Where the models are published: s3://BUCKET/PREFIX or file:///PATH.",
+        help_text="Where the models are published: s3://BUCKET/PREFIX or file:///PATH; or another proxy that"
+        " has them: http://HOST:PORT, https://HOST or unix:/PATH.",
     )
     origin_endpoint: str | None = _setting(
         _url(("http", "https"), "http://HOST:PORT or https://HOST"),
@@ -226,6 +237,13 @@ class Settings:
         default="auto",
         unit="auto, path or virtual",
         help_text="S3 addressing style; auto means path for an endpoint of one's own and virtual for AWS.",
+    )
+    origin_token_file: Path | None = _setting(  # noqa: RUF009  it is dataclasses.field
+        _file,
+        default="(no token is sent)",
+        unit="path",
+        help_text="File whose first line is the bearer token for an origin that is another proxy; read again"
+        " when it changes.",
     )
     layout: Layout = _setting(  # noqa: RUF009  it is dataclasses.field
         Layout.parse,
@@ -429,7 +447,7 @@ def _parse_all(setting: Setting, place: str, texts: Sequence[str], problems: lis
     for text in texts:
         try:
             parsed.append(setting.parse(text))
-        except (_Unfit, FormatError, InvalidQuantity, InvalidAddress) as error:
+        except (_Unfit, FormatError, InvalidQuantity, InvalidAddress, InvalidOriginUrl) as error:
             problems.append(Problem(place, str(error)))
     return parsed
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hotstart_proxy.server.conditions import Outcome, evaluate, http_date, if_range_holds, parse_http_date
+from hotstart_proxy.server.conditions import (
+    Outcome,
+    evaluate,
+    http_date,
+    if_range_holds,
+    max_age,
+    parse_http_date,
+)
 
 TAG = '"' + "a" * 64 + '"'
 OTHER = '"' + "b" * 64 + '"'
@@ -110,6 +117,26 @@ def test_the_three_forms_of_dates(text: str) -> None:
 def test_no_dates(text: str) -> None:
     """Anything else is no date, and no error."""
     assert parse_http_date(text) is None
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "seconds"),
+    [
+        ("", None),
+        ("max-age=1", 1),
+        ('no-store, Max-Age="30"', 30),
+        ("no-cache", 0),
+        ("max-stale=5", None),
+        ("max-age", None),
+        ("max-age=-1", None),
+        ("max-age=1_0", None),
+        ("max-age=" + "9" * 400, None),
+        ("x" * 8000, None),
+    ],
+)
+def test_how_old_an_answer_may_be(cache_control: str, seconds: int | None) -> None:
+    """A request says how old an answer may be; what cannot be read says nothing."""
+    assert max_age(cache_control) == seconds
 
 
 def test_hostile_lists_of_tags() -> None:

@@ -129,7 +129,7 @@ def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
     ("name", "text"),
     [
         ("origin", "bucket/prefix"),
-        ("origin", "http://example.org"),
+        ("origin", "http://example.org/models"),
         ("origin", "s3://"),
         ("origin_endpoint", "127.0.0.1:9000"),
         ("origin_addressing", "dns"),
@@ -179,3 +179,20 @@ def test_one_source() -> None:
     for setting in SETTINGS:
         assert setting.help_text.endswith(".")
         assert setting.unit
+
+
+@pytest.mark.parametrize("origin", ["http://node:8470", "https://proxy.example", "unix:/run/hotstart.sock"])
+def test_another_proxy_as_the_origin(origin: str, tmp_path: Path) -> None:
+    """The origin may be another proxy's address, with a file that holds its token."""
+    token = tmp_path / "token"
+    token.write_text("x")
+    flags = {**NEEDED, "origin": [origin], "origin_token_file": [str(token)]}
+    settings = load_settings(flags, {}, None).settings
+    assert (settings.origin, settings.origin_token_file) == (origin, token)
+
+
+def test_a_secret_in_an_upstreams_address_is_not_repeated() -> None:
+    """A user in the address is refused without being shown, and the right place is named."""
+    (problem,) = problems({**NEEDED, "origin": ["http://me:secret@node:8470"]})
+    assert "--origin-token-file" in problem.text
+    assert "secret" not in problem.text
