@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 from hotstart._version import __version__
+from hotstart_proxy.server.lifecycle import loop_factory, serve_until
+from hotstart_proxy.server.listeners import Listeners
 from hotstart_proxy.server.service import Service
 from hotstart_proxy.server.settings import (
     CONFIG_ENVIRONMENT,
@@ -21,6 +20,7 @@ from hotstart_proxy.server.settings import (
     Settings,
     load_settings,
 )
+from hotstart_proxy.server.workers import Workers
 from hotstart_proxy.telemetry.logs import configure_logs
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
@@ -56,34 +56,20 @@ def run(arguments: argparse.Namespace) -> int:
     configure_logs(loaded.settings.log_format, loaded.settings.log_level)
     for warning in loaded.warnings:
         print(f"hotstart: {warning}", file=sys.stderr)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(loaded.settings))
+    settings = loaded.settings
+    if settings.workers > 1:
+        return Workers(settings, lambda listeners: _announce(settings, listeners)).run()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(settings))
+    return 0
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        uvloop = importlib.import_module("uvloop")
-    except ModuleNotFoundError:
-        # Not on Windows; asyncio's own loop serves there, slower.
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings) -> None:
     service = Service(settings)
     ending = _Ending(service)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.told, number)
-    if not await ending.unless_told(service.__aenter__()):
-        return 0
-    try:
-        print(_announcement(settings, service), flush=True)
-        await ending.event.wait()
-        await service.drain()
-    finally:
-        await service.__aexit__(None, None, None)
-    return 0
+    await serve_until(ending.event, service, lambda: _announce(settings, service.listeners))
 
 
 class _Ending:
@@ -101,21 +87,12 @@ class _Ending:
             os._exit(128 + number)
         self.event.set()
 
-    async def unless_told(self, starting: Coroutine[Any, Any, object]) -> bool:
-        """Run the start, unless a signal comes first; tell whether it is done."""
-        start = asyncio.ensure_future(starting)
-        told = asyncio.ensure_future(self.event.wait())
-        await asyncio.wait({start, told}, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-        if not start.done():
-            start.cancel()
-            await asyncio.wait({start})
-            return False
-        start.result()
-        return True
 
-
-def _announcement(settings: Settings, service: Service) -> str:
-    places = ", ".join(address.url() for address in service.addresses)
-    admin = "" if service.admin_address is None else f" (admin {service.admin_address})"
-    return f"hotstart {__version__} serves {settings.origin} from {settings.store} on {places}{admin}"
+def _announce(settings: Settings, listeners: Listeners) -> None:
+    places = ", ".join(address.url() for address in listeners.addresses)
+    admin = "" if listeners.admin is None else f" (admin {listeners.admin.address})"
+    workers = f" with {settings.workers} workers" if settings.workers > 1 else ""
+    print(
+        f"hotstart {__version__} serves {settings.origin} from {settings.store} on {places}{admin}{workers}",
+        flush=True,
+    )

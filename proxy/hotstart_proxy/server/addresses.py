@@ -121,7 +121,8 @@ class BoundSocket:
 
     Attributes:
         address: where it listens, with the port that the kernel chose.
-        inode: of the socket file, by which ``remove_file`` knows its own; None for TCP.
+        inode: of the socket file, by which ``remove_file`` knows its own; None for TCP, and for a file that
+            another process is to remove.
     """
 
     address: Address
@@ -130,7 +131,9 @@ class BoundSocket:
 
     def remove_file(self) -> None:
         """Remove the socket file unless another process has put its own there since."""
-        if isinstance(self.address, UnixAddress) and _inode(self.address.path) == self.inode:
+        if not isinstance(self.address, UnixAddress) or self.inode is None:
+            return
+        if _inode(self.address.path) == self.inode:
             self.address.path.unlink(missing_ok=True)
 
 
@@ -222,7 +225,8 @@ def _remove_stale(address: UnixAddress) -> None:
 def _inode(path: Path) -> int | None:
     try:
         return path.lstat().st_ino
-    except FileNotFoundError:
+    except OSError:
+        # Not there, and perhaps not even its folder.
         return None
 
 

@@ -44,9 +44,10 @@ def handlers(
     options: NativeOptions,
     metrics: Metrics,
     is_draining: Callable[[], bool],
+    scrape: Callable[[], Awaitable[bytes]],
 ) -> dict[RouteName, Handler]:
     """Return the handler of every route that a listener serves."""
-    health = HealthApi(listener, cache.state, is_draining, metrics)
+    health = HealthApi(listener, cache.state, is_draining, scrape)
     shared: dict[RouteName, Handler] = {
         RouteName.HOME: health.home,
         RouteName.LIVE: health.live,

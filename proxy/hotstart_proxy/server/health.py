@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from hotstart._version import __version__
 from hotstart.wire import documents
 from hotstart_proxy.cache.answers import CacheState
-from hotstart_proxy.telemetry.metrics import METRICS_MEDIA_TYPE, Metrics
+from hotstart_proxy.telemetry.metrics import METRICS_MEDIA_TYPE
 
 from .exchanges import Exchange
 from .routes import ROUTES, Listener, Match
@@ -25,12 +25,12 @@ class HealthApi:
         listener: Listener,
         state: Callable[[], CacheState],
         is_draining: Callable[[], bool],
-        metrics: Metrics,
+        scrape: Callable[[], Awaitable[bytes]],
     ) -> None:
         self._listener = listener
         self._state = state
         self._is_draining = is_draining
-        self._metrics = metrics
+        self._scrape = scrape
 
     async def home(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Name the routes of this listener."""
@@ -60,7 +60,7 @@ class HealthApi:
 
     async def metrics(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Give all metrics."""
-        return _respond(exchange, 200, METRICS_MEDIA_TYPE, self._metrics.scrape())
+        return _respond(exchange, 200, METRICS_MEDIA_TYPE, await self._scrape())
 
 
 def _respond(exchange: Exchange, status: int, media_type: str, body: bytes) -> web.StreamResponse:

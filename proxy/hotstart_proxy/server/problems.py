@@ -33,6 +33,7 @@ __all__ = [
     "NoSuchRoute",
     "Problem",
     "Unauthorized",
+    "WorkersSilent",
     "problem_of",
 ]
 
@@ -111,6 +112,15 @@ class LoopDetected(HotstartError):
         )
 
 
+class WorkersSilent(HotstartError):
+    """The parent of the workers does not say what they counted together."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the process that gathers the metrics of all workers does not answer; it may be gone"
+        )
+
+
 # Looked up along an error's classes, the most special first. "Cannot" is never "missing": whatever goes wrong
 # at the origin is 502 or 504, and 404 is only what the origin itself says is not there.
 STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
@@ -139,6 +149,7 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     NoSpaceNow: (503, "store-full"),
     CacheClosed: (503, "draining"),
     PinRefused: (507, "pin-refused"),
+    WorkersSilent: (503, "workers-silent"),
     HotstartError: (500, "internal"),
 }
 _TIMED_OUT = (504, "origin-timed-out")

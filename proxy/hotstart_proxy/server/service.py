@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 
 from hotstart._version import __version__
@@ -18,41 +17,68 @@ from hotstart_proxy.stores.urls import open_store
 from hotstart_proxy.telemetry.logs import log_event
 from hotstart_proxy.telemetry.metrics import Metrics, StoreReading
 
-from .addresses import Address, BoundSocket, CannotListen, InvalidAddress, UnixAddress, bind, parse_address
+from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
 from .composition import cache_settings, model_origin
 from .connections import Connection
+from .listeners import Listeners, bind_listeners
 from .native import NativeOptions
 from .routes import Listener
 from .settings import Settings
 from .tokens import Tokens
 
-__all__ = ["Service"]
+__all__ = ["Service", "made_up_name"]
 
 _log = logging.getLogger("hotstart_proxy.service")
-ADMIN_SOCKET_MODE = 0o600
 # How often a drain looks whether the last transfer is over.
 _DRAIN_POLL_SECONDS = 0.02
+
+
+def made_up_name() -> str:
+    """Return a name for a proxy that no other has."""
+    return Hops.name_of(secrets.token_hex(6))
 
 
 class Service:
     """A proxy. An async context manager: inside, it serves; at the end everything is closed.
 
     Attributes:
-        addresses: where the data listeners are, with the ports that the kernel chose.
-        admin_address: None where there is none.
+        metrics: of this process.
         draining: the end has begun: not ready, no new connections.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Listeners | None = None,
+        scrape: Callable[[], Awaitable[bytes]] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Put a proxy together; nothing is opened before it is entered.
+
+        Args:
+            settings: see there.
+            listeners: bound by somebody else, who removes their files; None to bind them here.
+            scrape: gives what ``/metrics`` answers; None for the metrics of this process.
+            name: by which chains of proxies tell this one from others, all its workers together; None to make
+                one up.
+        """
         self._settings = settings
+        self._scrape = scrape or self._scrape_own
+        self._name = name or made_up_name()
         self._stack = AsyncExitStack()
-        self._data_listeners: list[asyncio.AbstractServer] = []
-        self._bound: list[BoundSocket] = []
+        self._listeners = listeners
+        self._data_servers: list[asyncio.AbstractServer] = []
+        self._admin_server: asyncio.AbstractServer | None = None
         self._apps: list[App] = []
-        self.addresses: list[Address] = []
-        self.admin_address: Address | None = None
+        self.metrics = Metrics(__version__)
         self.draining = False
+
+    @property
+    def listeners(self) -> Listeners:
+        """What it listens on, once it serves."""
+        assert self._listeners is not None
+        return self._listeners
 
     async def __aenter__(self) -> Service:
         """Open everything and begin to serve.
@@ -75,17 +101,16 @@ class Service:
     async def _start(self) -> None:
         settings = self._settings
         tokens = Tokens(settings.token_file) if settings.token_file is not None else None
-        metrics = Metrics(__version__)
-        name = Hops.name_of(secrets.token_hex(6))
+        metrics = self.metrics
         origin = await self._stack.enter_async_context(
-            GuardedOrigin(model_origin(settings, name, metrics), metrics)
+            GuardedOrigin(model_origin(settings, self._name, metrics), metrics)
         )
         store = await self._stack.enter_async_context(open_store(settings.store, settings.budget))
         cache = await self._stack.enter_async_context(Cache(origin, store, cache_settings(settings), metrics))
         metrics.watch_store(lambda: self._reading(cache))
         options = NativeOptions(tokens is not None, settings.alias_ttl, settings.presign_expiry)
         for listener in Listener:
-            routes = handlers(listener, cache, options, metrics, self._is_draining)
+            routes = handlers(listener, cache, options, metrics, self._is_draining, self._scrape)
             self._apps.append(
                 App(
                     listener,
@@ -93,41 +118,25 @@ class Service:
                     tokens if listener is Listener.DATA else None,
                     metrics,
                     self._is_draining,
-                    name,
+                    self._name,
                 )
             )
         data, admin = self._apps
-        for address in settings.listen:
-            for bound in bind(address, settings.socket_mode):
-                self.addresses.append(bound.address)
-                self._data_listeners.append(await self._listen(bound, data))
-        bound_admin = self._bind_admin()
-        if bound_admin is not None:
-            self.admin_address = bound_admin.address
-            listening = await self._listen(bound_admin, admin)
-            self._stack.callback(listening.close)
+        if self._listeners is None:
+            self._listeners = bind_listeners(settings)
+        for bound in self._listeners.data:
+            self._data_servers.append(await self._serve(bound, data))
+        if self._listeners.admin is not None:
+            self._admin_server = await self._serve(self._listeners.admin, admin)
 
-    async def _listen(self, bound: BoundSocket, app: App) -> asyncio.AbstractServer:
-        self._bound.append(bound)
+    async def _serve(self, bound: BoundSocket, app: App) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
         if isinstance(bound.address, UnixAddress):
-            return await loop.create_unix_server(app.server, sock=bound.socket)
-        return await loop.create_server(app.server, sock=bound.socket)
+            return await loop.create_unix_server(app.server, sock=bound.socket, backlog=BACKLOG)
+        return await loop.create_server(app.server, sock=bound.socket, backlog=BACKLOG)
 
-    def _bind_admin(self) -> BoundSocket | None:
-        given = self._settings.admin_listen
-        if given is not None:
-            return bind(given, ADMIN_SOCKET_MODE)[0]
-        folder = Path(self._settings.store.partition(":")[2])
-        failure: CannotListen | InvalidAddress | None = None
-        # Several proxies may share a store; each has an admin socket of its own.
-        for name in ("admin.sock", f"admin-{os.getpid()}.sock"):
-            try:
-                return bind(parse_address(f"unix:{folder / name}"), ADMIN_SOCKET_MODE)[0]
-            except (CannotListen, InvalidAddress) as error:
-                failure = error
-        log_event(_log, logging.WARNING, "no admin listener; give --admin-listen", {"reason": failure})
-        return None
+    async def _scrape_own(self) -> bytes:
+        return self.metrics.scrape()
 
     def _is_draining(self) -> bool:
         return self.draining
@@ -146,9 +155,9 @@ class Service:
             Whether all transfers ended by themselves.
         """
         self.draining = True
-        for listening in self._data_listeners:
-            listening.close()
-        self._remove_files(Listener.DATA)
+        for server in self._data_servers:
+            server.close()
+        self.listeners.remove_data_files()
         data, _ = self._apps
         # One turn for connections that were accepted but whose requests are not read yet.
         await asyncio.sleep(0)
@@ -172,20 +181,22 @@ class Service:
     def _busy(self) -> list[Connection]:
         return [item for item in self._apps[0].server.open_connections() if item.busy]
 
+    def close_admin(self) -> None:
+        """Stop listening for administrative requests and probes; idempotent."""
+        if self._admin_server is not None:
+            self._admin_server.close()
+
     def remove_socket_files(self) -> None:
         """Remove the files of all Unix sockets that are still this process's own; idempotent."""
-        for listener in Listener:
-            self._remove_files(listener)
-
-    def _remove_files(self, listener: Listener) -> None:
-        for bound in self._bound:
-            if (bound.address == self.admin_address) == (listener is Listener.ADMIN):
-                bound.remove_file()
+        if self._listeners is not None:
+            self._listeners.remove_files()
 
     async def _close(self) -> None:
-        for listening in self._data_listeners:
-            listening.close()
-        self.remove_socket_files()
+        for server in self._data_servers:
+            server.close()
+        self.close_admin()
+        if self._listeners is not None:
+            self._listeners.close()
         for app in self._apps:
             for connection in app.server.open_connections():
                 if connection.busy:

@@ -40,6 +40,8 @@ ENVIRONMENT_PREFIX = "HOTSTART_SERVE_"
 CONFIG_ENVIRONMENT = f"{ENVIRONMENT_PREFIX}CONFIG"
 # S3 signs for seven days at most; below a minute a client's clock and queue eat it up.
 _PRESIGN_BOUNDS_SECONDS = (60, 7 * 86400)
+# More than any machine has cores to run them on: beyond it stands a mistake.
+_MOST_WORKERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,12 @@ def _count_of_model(text: str) -> tuple[str, int]:
         return check_model(model), _count(count)
     except (InvalidReference, _Unfit) as error:
         raise _Unfit(f"{text!r}: expected MODEL=COUNT, as in org/bert=8: {error}") from error
+
+
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_WORKERS):
+        raise _Unfit(f"{text!r}: expected 1 to {_MOST_WORKERS}")
+    return int(text)
 
 
 def _budget(text: str) -> int:
@@ -278,6 +286,12 @@ class Settings:
         default="0660",
         unit="octal mode",
         help_text="Permissions of the Unix sockets given by listen.",
+    )
+    workers: int = _setting(
+        _workers,
+        default="1",
+        unit="count",
+        help_text="How many processes serve; they share the store and the listeners.",
     )
     token_file: Path | None = _setting(  # noqa: RUF009  it is dataclasses.field
         _file,

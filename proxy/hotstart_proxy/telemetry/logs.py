@@ -46,6 +46,9 @@ def _members(record: logging.LogRecord) -> dict[str, object]:
     }
     if not record.name.startswith(LOGGER):
         members["logger"] = record.name
+    worker = getattr(record, "worker", None)
+    if worker is not None:
+        members["worker"] = worker
     for name, value in getattr(record, "fields", {}).items():
         members[name] = value if isinstance(value, bool | int | float) else _text(str(value))
     if record.exc_info and record.exc_info[1] is not None:
@@ -88,17 +91,32 @@ def _logfmt_value(value: object) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
-def configure_logs(form: str, level: str, stream: TextIO | None = None) -> None:
+class _WorkerFilter(logging.Filter):
+    """Puts the number of the worker into every record."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.worker = self._worker
+        return True
+
+
+def configure_logs(form: str, level: str, stream: TextIO | None = None, *, worker: int | None = None) -> None:
     """Send all logs to one stream; a second call replaces the first.
 
     Args:
         form: ``logfmt`` or ``json``.
         level: ``debug``, ``info``, ``warning`` or ``error``; libraries are heard from warning on.
         stream: None means standard error.
+        worker: which of several processes this is, said by every line; None where there is one.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter() if form == "json" else LogfmtFormatter())
     root = logging.getLogger()
+    if worker is not None:
+        handler.addFilter(_WorkerFilter(worker))
     root.handlers[:] = [handler]
     root.setLevel(max(logging.WARNING, getattr(logging, level.upper())))
     logging.getLogger(LOGGER).setLevel(getattr(logging, level.upper()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,6 +28,7 @@ __all__ = [
     "MetricKind",
     "MetricSpec",
     "Metrics",
+    "ParentMetrics",
     "StoreReading",
     "render",
 ]
@@ -212,6 +213,40 @@ def render(snapshot: Snapshot) -> bytes:
     return generate_latest(registry)
 
 
+def _family(metric: Metric, moments: Mapping[tuple[str, ...], float]) -> Family:
+    samples = (
+        Sample(
+            item.name, tuple(item.labels.items()), item.value, moments.get(tuple(item.labels.values()), 0.0)
+        )
+        for item in metric.samples
+    )
+    return Family(metric.name, metric.type, metric.documentation, tuple(samples))
+
+
+def _registry() -> CollectorRegistry:
+    # A creation time beside every counter would double what is scraped, and nothing reads it.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    return registry
+
+
+class ParentMetrics:
+    """What the parent of several workers adds to their metrics."""
+
+    def __init__(self) -> None:
+        self._registry = _registry()
+        self._replaced = Counter(REPLACED.name, REPLACED.help_text, registry=self._registry)
+
+    def replaced(self) -> None:
+        """A worker ended unasked and is started again."""
+        self._replaced.inc()
+
+    def snapshot(self) -> Snapshot:
+        """Return them for a merge with those of the workers."""
+        return tuple(_family(metric, {}) for metric in self._registry.collect())
+
+
 class Metrics:
     """All metrics of one proxy, in a registry of their own. Is the cache's observer."""
 
@@ -223,10 +258,7 @@ class Metrics:
             now: seconds of a clock that all workers of a proxy share.
         """
         self._now = now
-        # A creation time beside every counter would double what is scraped, and nothing reads it.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=self.registry)
+        self.registry = _registry()
         self._requests = self._make_counter(REQUESTS)
         self._in_progress = self._make_gauge(IN_PROGRESS)
         self._first_byte = self._make_histogram(FIRST_BYTE)
@@ -271,21 +303,8 @@ class Metrics:
 
     def snapshot(self) -> Snapshot:
         """Return all metrics for a merge with those of other workers."""
-        return tuple(
-            Family(
-                family.name,
-                family.type,
-                family.documentation,
-                tuple(
-                    self._sample(family.name, item.name, item.labels, item.value) for item in family.samples
-                ),
-            )
-            for family in self.registry.collect()
-        )
-
-    def _sample(self, family: str, name: str, labels: dict[str, str], value: float) -> Sample:
-        moment = self._alias_moments.get(tuple(labels.values()), 0.0) if family == ALIAS_INFO.name else 0.0
-        return Sample(name, tuple(labels.items()), value, moment)
+        moments = {ALIAS_INFO.name: self._alias_moments}
+        return tuple(_family(metric, moments.get(metric.name, {})) for metric in self.registry.collect())
 
     # What the server tells.
 

@@ -196,3 +196,11 @@ def test_a_secret_in_an_upstreams_address_is_not_repeated() -> None:
     (problem,) = problems({**NEEDED, "origin": ["http://me:secret@node:8470"]})
     assert "--origin-token-file" in problem.text
     assert "secret" not in problem.text
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "257", "auto", "1.5", "٣"])
+def test_a_number_of_workers_that_is_none(text: str) -> None:
+    """Workers are counted from 1 to 256; a slip of the finger does not fork a thousand processes."""
+    (problem,) = problems({**NEEDED, "workers": [text]})
+    assert problem.place == "--workers"
+    assert problem.text == f"{text!r}: expected 1 to 256"

@@ -104,3 +104,15 @@ def test_exceptions(stream: io.StringIO) -> None:
 def test_masked(text: str, shown: str) -> None:
     """Signatures and tokens are blanked wherever they stand."""
     assert masked(text) == shown
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_the_number_of_a_worker(stream: io.StringIO, form: str) -> None:
+    """Every line says which worker it is from, a library's too; with one process there is no such field."""
+    assert "worker" not in log(stream, form, {"path": "/a"})
+    stream.truncate(0)
+    configure_logs(form, "info", stream, worker=3)
+    log_event(logging.getLogger("hotstart_proxy.test"), logging.INFO, "request", {})
+    logging.getLogger("somebody.else").warning("careful")
+    expected = "worker=3" if form == "logfmt" else '"worker": 3'
+    assert [expected in line for line in stream.getvalue().splitlines()] == [True, True]

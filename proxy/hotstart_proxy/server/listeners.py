@@ -1,0 +1,111 @@
+"""All that one proxy listens on, bound in one place, so that workers can share it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hotstart_proxy.stores.folders import make_folder
+from hotstart_proxy.stores.system import System
+from hotstart_proxy.telemetry.logs import log_event
+
+from .addresses import Address, BoundSocket, CannotListen, InvalidAddress, bind, parse_address
+from .settings import Settings
+
+__all__ = ["Listeners", "bind_listeners"]
+
+_log = logging.getLogger("hotstart_proxy.listeners")
+ADMIN_SOCKET_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Listening sockets. Whoever bound them closes them and removes their files, and nobody else.
+
+    Attributes:
+        data: never empty.
+        admin: None where there is none.
+    """
+
+    data: Sequence[BoundSocket]
+    admin: BoundSocket | None
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where the data listeners are, with the ports that the kernel chose."""
+        return [bound.address for bound in self.data]
+
+    @property
+    def admin_address(self) -> Address | None:
+        """Where the admin listener is."""
+        return None if self.admin is None else self.admin.address
+
+    def lent(self) -> Listeners:
+        """Return the same sockets for a process that is to leave the files alone."""
+        data = [BoundSocket(bound.address, bound.socket) for bound in self.data]
+        admin = None if self.admin is None else BoundSocket(self.admin.address, self.admin.socket)
+        return Listeners(data, admin)
+
+    def remove_data_files(self) -> None:
+        """Remove the files of the data listeners' sockets; idempotent."""
+        for bound in self.data:
+            bound.remove_file()
+
+    def remove_files(self) -> None:
+        """Remove the files of all sockets; idempotent."""
+        self.remove_data_files()
+        if self.admin is not None:
+            self.admin.remove_file()
+
+    def close_data(self) -> None:
+        """Stop listening for clients, and remove the files of those sockets; idempotent."""
+        for bound in self.data:
+            bound.socket.close()
+        self.remove_data_files()
+
+    def close(self) -> None:
+        """Stop listening altogether; idempotent."""
+        self.close_data()
+        if self.admin is not None:
+            self.admin.socket.close()
+        self.remove_files()
+
+
+def bind_listeners(settings: Settings) -> Listeners:
+    """Bind and listen on all addresses, in the settings' order.
+
+    Raises:
+        CannotListen: on one of them; what had been bound is closed again.
+    """
+    bound: list[BoundSocket] = []
+    try:
+        for address in settings.listen:
+            bound += bind(address, settings.socket_mode)
+        return Listeners(bound, _bind_admin(settings))
+    except BaseException:
+        Listeners(bound, None).close()
+        raise
+
+
+def _bind_admin(settings: Settings) -> BoundSocket | None:
+    if settings.admin_listen is not None:
+        return bind(settings.admin_listen, ADMIN_SOCKET_MODE)[0]
+    folder = Path(settings.store.partition(":")[2])
+    try:
+        # Workers' sockets are bound before their store is opened.
+        make_folder(System(), folder)
+    except OSError:
+        # Opening the store says so, as the error that it is.
+        return None
+    failure: CannotListen | InvalidAddress | None = None
+    # Several proxies may share a store; each has an admin socket of its own.
+    for name in ("admin.sock", f"admin-{os.getpid()}.sock"):
+        try:
+            return bind(parse_address(f"unix:{folder / name}"), ADMIN_SOCKET_MODE)[0]
+        except (CannotListen, InvalidAddress) as error:
+            failure = error
+    log_event(_log, logging.WARNING, "no admin listener; give --admin-listen", {"reason": failure})
+    return None
