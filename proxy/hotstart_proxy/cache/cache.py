@@ -93,6 +93,7 @@ class Cache:
             store,
             observer,
             settings.fill_connections,
+            settings.idle_fill_seconds,
             self._free_space,
             self._origin_failed,
             self._fill_ended,

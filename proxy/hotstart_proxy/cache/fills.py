@@ -79,6 +79,7 @@ class Fill:
         self._began = asyncio.get_running_loop().time()
         self._tail: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
+        self._left_at = self._began
         tools.observer.fill_started(blob.model, blob.representation.size)
 
     @property
@@ -90,6 +91,11 @@ class Fill:
     def idle(self) -> bool:
         """Tell whether nobody reads and nothing is fetched: it may be closed or discarded."""
         return not (self._readers or self._workers or self.ended) and self._state.idle
+
+    @property
+    def idle_seconds(self) -> float:
+        """Return how long it has been idle; 0 if it is not."""
+        return asyncio.get_running_loop().time() - self._left_at if self.idle else 0.0
 
     def done_bytes(self) -> int:
         """Return how many bytes it holds, those included that an earlier fill has left."""
@@ -325,6 +331,7 @@ class Fill:
         self._state.leave(token)
         if self._readers.pop(token, None) is None:
             return
+        self._left_at = asyncio.get_running_loop().time()
         self._review_tier()
         if not self._readers and self._settled.is_set():
             await self.partial.close()

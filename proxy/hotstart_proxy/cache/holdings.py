@@ -339,8 +339,10 @@ class Holdings:
             if not chosen:
                 break
             for blob in chosen:
-                removed = await self._remove(blob, "budget")
-                freed += removed
-                if not removed:
+                size = self._store.blobs().get(blob, 0)
+                if await self._remove(blob, "budget") or blob not in self._store.blobs():
+                    # Or another process was faster: removing one more for it would be too much.
+                    freed += size
+                else:
                     passed_over.add(blob)
         return freed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Set
 
 from hotstart.wire.errors import HotstartError
@@ -25,6 +26,7 @@ __all__ = ["Fills"]
 _PIECE_BUFFERS = {Tier.WARMING: 6, Tier.BATCH: 6, Tier.STANDARD: 8, Tier.PREMIUM: 9}
 # A fill that nobody reads costs two descriptors, and a read of all it has when it is taken up again.
 _MOST_IDLE = 16
+_LOOKS_A_LIFE = 4
 
 
 class Fills:
@@ -36,6 +38,7 @@ class Fills:
         store: Store,
         observer: Observer,
         connections: int,
+        idle_seconds: float,
         make_room: Callable[[int, Set[str]], Awaitable[bool]],
         origin_failed: Callable[[str, OriginError], None],
         ended: Callable[[Fill, HotstartError | None], None],
@@ -47,9 +50,12 @@ class Fills:
             store: where they go.
             observer: told of events.
             connections: requests at a time for one fill.
+            idle_seconds: how long a fill that nobody reads is kept open.
             make_room: asked to free bytes, sparing some content ids; False if it cannot.
             origin_failed, ended: as in ``FillTools``.
         """
+        self._idle_seconds = idle_seconds
+        self._watch: asyncio.Task[None] | None = None
         self._store = store
         self._make_room = make_room
         self._ended = ended
@@ -112,7 +118,16 @@ class Fills:
         fill = Fill(self._tools, blob, partial)
         self._fills[representation.id] = fill
         fill.pump()
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._watch_idle())
         return fill
+
+    async def _watch_idle(self) -> None:
+        while self._fills:
+            await asyncio.sleep(self._idle_seconds / _LOOKS_A_LIFE)
+            for fill in list(self._fills.values()):
+                if fill.idle_seconds >= self._idle_seconds:
+                    await fill.give_up(keep=True)
 
     async def _reserve(self, blob: VersionBlob, spared: Set[str]) -> PartialBlob | None:
         item = blob.representation
@@ -156,17 +171,22 @@ class Fills:
                 await fill.give_up(keep=True)
 
     async def discard_idle(self, content_ids: Set[str] | None = None) -> int:
-        """Discard fills that nobody reads, of these blobs or of all; return the bytes that were reserved."""
+        """Discard fills that nobody reads, of these blobs or of all; return the bytes that came free."""
         freed = 0
         for content_id, fill in list(self._fills.items()):
             if fill.idle and (content_ids is None or content_id in content_ids):
+                before = self._store.usage().used_bytes
                 await fill.give_up(keep=False)
-                freed += fill.representation.size
+                # Nothing comes free of a fill that another process goes on with.
+                freed += max(0, before - self._store.usage().used_bytes)
         return freed
 
     async def close(self) -> None:
         """End all fills; what is verified stays for the next start."""
         self._closing = True
         await self._starting.close()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
         for fill in list(self._fills.values()):
             await fill.give_up(keep=True)

@@ -24,6 +24,8 @@ class CacheSettings:
         keep: what ``warm`` fills and a pin holds: ``"identity"``, ``"zst"``, ``"zsp"``.
         partial_ttl_seconds: a fill that nobody has gone on with for so long is dropped.
         fill_connections: requests to the origin at a time for one fill.
+        idle_fill_seconds: a fill that nobody reads is let go after so long: its verified pieces stay, but
+            other processes on the store may drop them if they need the room.
         presign_seconds: life of the URLs that readers are redirected to.
     """
 
@@ -35,6 +37,7 @@ class CacheSettings:
     partial_ttl_seconds: float = _DAY_SECONDS
     # S3 gives 85 to 90 MB/s a connection: eight fill a 5 Gbit/s link.
     fill_connections: int = 8
+    idle_fill_seconds: float = 30.0
     presign_seconds: int = 3600
 
     def newest_of(self, model: str) -> int:

@@ -80,7 +80,7 @@ class FillMap:
         for piece, (flag, _) in enumerate(_ENTRY.iter_unpack(data[start:])):
             if flag > 1:
                 raise FormatError(_WHAT, f"piece {piece} has the flag {flag}: expected 0 or 1")
-        return cls(content_id.hex(), size, tuple(entries(data)))
+        return cls(content_id.hex(), size, tuple(entries(data[start:])))
 
 
 def new_map(content_id: str, size: int) -> bytes:
@@ -90,10 +90,9 @@ def new_map(content_id: str, size: int) -> bytes:
 
 
 def entries(data: bytes) -> list[int | None]:
-    """Return per piece the crc32 it was verified with, or None, of a whole map whose head is known."""
-    return [
-        value if flag == 1 else None for flag, value in _ENTRY.iter_unpack(data[_HEAD.size + _CHECK.size :])
-    ]
+    """Return per piece the crc32 it was verified with, or None, of entries; one that is cut short is left out."""
+    whole = data[: len(data) // ENTRY_BYTES * ENTRY_BYTES]
+    return [value if flag == 1 else None for flag, value in _ENTRY.iter_unpack(whole)]
 
 
 def entry_at(piece: int) -> int:
