@@ -161,10 +161,12 @@ class CacheState:
     Attributes:
         can_serve: it can serve or redirect.
         degraded: what does not work, in words; empty if all does.
+        warming: what is waited for before clients should be sent here, in words.
     """
 
     can_serve: bool
     degraded: tuple[str, ...]
+    warming: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

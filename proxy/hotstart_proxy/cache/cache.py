@@ -45,6 +45,8 @@ _UNKNOWN_MAX_AGE_SECONDS = 1.0
 _WARM_AT_ONCE = 4
 # How late a partial fill may be dropped; its time to live is counted in days or hours.
 _HOUSEKEEPING_SECONDS = 1800.0
+# A model that nothing is held of, and that nobody has asked for in so long, need not be here when it is new.
+_ASKED_OF_LATE_SECONDS = 3600.0
 
 
 class Cache:
@@ -101,6 +103,9 @@ class Cache:
         self._passthrough = PassThrough(origin, observer, self._origin_failed)
         self._open: Counter[str] = Counter()
         self._bodies = Tally()
+        self._index_watchers: list[Callable[[Index | None, Index], None]] = []
+        # When readers last asked for each model, by the clock of now.
+        self._asked: dict[str, float] = {}
         self._writing = asyncio.Lock()
         self._housekeeping: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -148,14 +153,20 @@ class Cache:
         """
         return await self._indexes.get(model, max_age_seconds)
 
-    async def resolve(self, reference: Reference) -> Resolved:
+    async def resolve(self, reference: Reference, *, for_reader: bool = True) -> Resolved:
         """Resolve a reference to one version, and check that it has the file that is named.
+
+        Args:
+            reference: what is asked for.
+            for_reader: somebody asks, so that the model's new versions are worth being here.
 
         Raises:
             NotFound: the origin was asked, and there is no such model, version or file.
             OriginError, FormatError: it is not known and the origin did not say.
         """
         index = await self._indexes.get(reference.model)
+        if for_reader:
+            self._asked[reference.model] = self._now()
         version = index.resolve(reference.selector)
         if version is None:
             index = await self._indexes.get(reference.model, _UNKNOWN_MAX_AGE_SECONDS)
@@ -220,6 +231,50 @@ class Cache:
         load = self._fills.load()
         reserved_bytes = load.reserved_bytes + self._passthrough.window_bytes
         return dataclasses.replace(load, bodies=self._bodies.open, reserved_bytes=reserved_bytes)
+
+    # What fills versions before anyone asks needs to know
+
+    def watch_indexes(self, told: Callable[[Index | None, Index], None]) -> None:
+        """Tell of every index that is new, and of the one before it, None where nothing was known.
+
+        What is told of is not yet among the documents of the store.
+        """
+        self._index_watchers.append(told)
+
+    async def poll(self, model: str) -> Index | None:
+        """Ask the origin for a model's index, however old the one here is; None if there is no such model.
+
+        Raises:
+            OriginError, FormatError: it did not say.
+        """
+        return await self._indexes.poll(model)
+
+    async def known_index(self, model: str) -> Index | None:
+        """Return a model's index as last seen, by this process or an earlier one."""
+        return await self._indexes.load(model)
+
+    async def in_use(self, model: str) -> bool:
+        """Tell whether something of a model is held, or a reader has asked for it of late."""
+        age = self._now() - self._asked.get(model, float("-inf"))
+        return age < _ASKED_OF_LATE_SECONDS or await self._holdings.holds(model)
+
+    def warm_bytes(self, resolved: Resolved) -> tuple[int, int]:
+        """Return how many bytes warming fills of a version, and how many of them are not held yet."""
+        sizes = {item.id: item.size for item in kept_kinds(resolved.manifest, self._settings.keep)}
+        held = self._store.blobs()
+        return sum(sizes.values()), sum(size for item, size in sizes.items() if held.get(item) != size)
+
+    def keep_document(self, name: str, data: bytes) -> None:
+        """Write a document in the background, after those that were given before it."""
+        self._spawn(self._write(name, data))
+
+    def drop_document(self, name: str) -> None:
+        """Remove a document in the background, after those before it were written."""
+        self._spawn(self._remove(name))
+
+    def note(self, subject: str, degraded: tuple[str, ...]) -> None:
+        """Count among what does not work what somebody else has found; empty when that works."""
+        self._condition.note(subject, degraded)
 
     # Bytes
 
@@ -392,8 +447,7 @@ class Cache:
             if reader is None:
                 continue
             try:
-                async for _ in reader.parts():
-                    pass
+                await reader.arrived()
                 await reader.fill.settled()
                 if reader.fill.error is not None:
                     raise reader.fill.error
@@ -464,8 +518,11 @@ class Cache:
 
     # What follows from events
 
-    def _index_seen(self, index: Index) -> None:
-        if self._holdings.index_seen(index):
+    def _index_seen(self, before: Index | None, index: Index) -> None:
+        kept_changed = self._holdings.index_seen(index)
+        for told in self._index_watchers:
+            told(before, index)
+        if kept_changed:
             self._spawn(self._holdings.retire(index.model))
 
     def _keep_index(self, index: Index) -> None:
@@ -482,6 +539,10 @@ class Cache:
         # older one never overtakes a newer.
         async with self._writing:
             await self._store.write_document(name, data)
+
+    async def _remove(self, name: str) -> None:
+        async with self._writing:
+            await self._store.delete_document(name)
 
     async def _free_space(self, size: int, spared: Set[str]) -> bool:
         """Make room for a blob of size bytes: partial blobs that nobody reads go first, then old versions.

@@ -17,6 +17,7 @@ class Condition:
         self._origin: str | None = None
         self._store: str | None = None
         self._full: str | None = None
+        self._notes: dict[str, tuple[str, ...]] = {}
         self._told: tuple[str, ...] = ()
 
     @property
@@ -32,7 +33,8 @@ class Condition:
     @property
     def degraded(self) -> tuple[str, ...]:
         """Return what does not work, in words."""
-        return tuple(reason for reason in (self._origin, self._store, self._full) if reason is not None)
+        own = [reason for reason in (self._origin, self._store, self._full) if reason is not None]
+        return (*own, *(reason for reasons in self._notes.values() for reason in reasons))
 
     def origin_failed(self, error: OriginError) -> None:
         """Note that the origin did not answer."""
@@ -59,6 +61,11 @@ class Condition:
         """Note that a blob was committed."""
         self._store = None
         self._full = None
+        self._tell()
+
+    def note(self, subject: str, reasons: tuple[str, ...]) -> None:
+        """Note what somebody else has found not to work; it stands until the subject is noted anew."""
+        self._notes[subject] = reasons
         self._tell()
 
     def _tell(self) -> None:

@@ -6,6 +6,7 @@
     org/bert/manifests/7.json     a kept version's manifest, exactly as at the origin
     org/bert/pieces/<id>.json     an adopted blob's digests, learned when it was filled
     org/bert/pins/7.json          a pin on a version
+    org/bert/arrivals/7.json      a version that is to be filled before anyone asks, until it is
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-__all__ = ["Kind", "Place", "index_name", "manifest_name", "pieces_name", "pin_name", "place_of"]
+__all__ = [
+    "Kind",
+    "Place",
+    "arrival_name",
+    "index_name",
+    "manifest_name",
+    "pieces_name",
+    "pin_name",
+    "place_of",
+]
 
 _INDEX = "index.json"
 _SUFFIX = ".json"
@@ -26,6 +36,7 @@ class Kind(Enum):
     MANIFEST = auto()
     PIECES = auto()
     PIN = auto()
+    ARRIVAL = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,11 @@ def pin_name(model: str, version: str) -> str:
     return f"{model}/pins/{version}{_SUFFIX}"
 
 
+def arrival_name(model: str, version: str) -> str:
+    """Return the name of the note that a version is to be filled."""
+    return f"{model}/arrivals/{version}{_SUFFIX}"
+
+
 def place_of(name: str) -> Place | None:
     """Take a name apart; None if it is none of ours."""
     match name.split("/"):
@@ -68,5 +84,7 @@ def place_of(name: str) -> Place | None:
             return Place(f"{organisation}/{model}", Kind.PIECES, last.removesuffix(_SUFFIX))
         case [organisation, model, "pins", last] if last.endswith(_SUFFIX):
             return Place(f"{organisation}/{model}", Kind.PIN, last.removesuffix(_SUFFIX))
+        case [organisation, model, "arrivals", last] if last.endswith(_SUFFIX):
+            return Place(f"{organisation}/{model}", Kind.ARRIVAL, last.removesuffix(_SUFFIX))
         case _:
             return None

@@ -415,6 +415,16 @@ class FillReader:
                 yield part
             position = stop
 
+    async def arrived(self) -> None:
+        """Wait until all wanted bytes are verified; none is read.
+
+        Raises:
+            OriginError, StoreError, IntegrityError, CacheClosed
+        """
+        position = self.wanted.start
+        while position < self.wanted.stop:
+            position = await self.fill.wait_for(self, position // PIECE_BYTES) * PIECE_BYTES
+
     async def close(self) -> None:
         """Leave; what was asked for is still fetched. Idempotent."""
         await self.fill.release(self.token)

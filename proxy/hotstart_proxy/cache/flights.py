@@ -48,6 +48,12 @@ class Flights(Generic[K, T]):
         """
         return await landed(self.task(key, begin))
 
+    async def wait(self, key: K) -> None:
+        """Wait until the task for key is over, if there is one, whatever it comes to."""
+        task = self._tasks.get(key)
+        if task is not None:
+            await asyncio.wait([task])
+
     def _landed(self, key: K, task: asyncio.Task[T]) -> None:
         del self._tasks[key]
         if not task.cancelled():

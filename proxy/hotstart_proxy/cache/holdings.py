@@ -71,6 +71,14 @@ class Holdings:
         """Return the versions of a model that are pinned, as last read."""
         return self._pins.versions(model)
 
+    async def holds(self, model: str) -> bool:
+        """Tell whether the store has a complete blob of a kept version of a model."""
+        async with self._lock:
+            if not self._loaded:
+                await self._load()
+        held = self._store.blobs().keys()
+        return any(not held.isdisjoint(version.blobs) for version in self._versions.get(model, {}).values())
+
     def index_seen(self, index: Index) -> bool:
         """Take note of a model's index; tell whether other versions are kept than before."""
         self._indexes[index.model] = index

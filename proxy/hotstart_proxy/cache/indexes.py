@@ -57,7 +57,7 @@ class Indexes:
         ttl_seconds: float,
         now: Callable[[], float],
         condition: Condition,
-        seen: Callable[[Index], None],
+        seen: Callable[[Index | None, Index], None],
         keep: Callable[[Index], None],
     ) -> None:
         """Begin with nothing known.
@@ -68,7 +68,7 @@ class Indexes:
             ttl_seconds: see ``CacheSettings.alias_ttl_seconds``.
             now: seconds since the epoch.
             condition: told how the origin and the store did.
-            seen: told of every index that is new, before anybody else.
+            seen: told of every index that is new, and of the one before it, before anybody else.
             keep: told of those that the store does not have yet.
         """
         self._origin = origin
@@ -79,6 +79,7 @@ class Indexes:
         self._seen = seen
         self._keep = keep
         self._states: dict[str, _State] = {}
+        self._loads: Flights[str, None] = Flights()
         self._refreshes: Flights[str, None] = Flights()
         self._listings: Flights[None, tuple[str, ...]] = Flights()
         self._names: tuple[str, ...] | None = None
@@ -97,9 +98,8 @@ class Indexes:
         """
         state = self._states.setdefault(model, _State())
         if not self._fresh(state.checked_at, max_age_seconds):
+            await self._load(model, state)
             refresh = self._refreshes.task(model, lambda: self._refresh(model, state))
-            if state.index is None:
-                await self._load(model, state)
             hopeless = state.overdue or state.failed is not None
             patience = 0.0 if hopeless else _STALE_AFTER_SECONDS
             await asyncio.wait([refresh], timeout=None if state.index is None else patience)
@@ -112,6 +112,27 @@ class Indexes:
         if state.failed is not None:
             raise state.failed
         raise NotFound("model", model)
+
+    async def load(self, model: str) -> Index | None:
+        """Return what is known of a model without asking the origin; None if nothing is."""
+        state = self._states.setdefault(model, _State())
+        await self._load(model, state)
+        return state.index
+
+    async def poll(self, model: str) -> Index | None:
+        """Ask the origin, by a request that begins now; None if there is no such model.
+
+        Raises:
+            OriginError, FormatError: it did not say.
+        """
+        state = self._states.setdefault(model, _State())
+        await self._load(model, state)
+        # One that is under way may have been answered before what there is to learn had happened.
+        await self._refreshes.wait(model)
+        await self._refreshes.run(model, lambda: self._refresh(model, state))
+        if state.failed is not None:
+            raise state.failed
+        return state.index
 
     def distrust(self, model: str) -> None:
         """Ask anew and in full when the model is needed next: its objects are not what was said."""
@@ -159,18 +180,22 @@ class Indexes:
         return 0 <= age < (self._ttl_seconds if max_age_seconds is None else max_age_seconds)
 
     async def _load(self, model: str, state: _State) -> None:
-        if state.loaded:
-            return
-        state.loaded = True
+        # Before the first refresh: what is new is told by what was kept.
+        if not state.loaded:
+            await self._loads.run(model, lambda: self._read(model, state))
+
+    async def _read(self, model: str, state: _State) -> None:
         try:
             data = await self._store.read_document(documents.index_name(model))
-            if data is not None and state.index is None and state.known is None:
+            if data is not None:
                 state.index = Index.parse(data)
-                self._seen(state.index)
+                self._seen(None, state.index)
         except StoreError as error:
             self._condition.store_failed(error)
         except FormatError:
             await self._store.delete_document(documents.index_name(model))
+        finally:
+            state.loaded = True
 
     async def _refresh(self, model: str, state: _State) -> None:
         try:
@@ -188,11 +213,10 @@ class Indexes:
         state.failed = None
         state.known = known
         state.index = None if known is None else known.index
-        state.loaded = True
         if state.index is None:
             self._limit_missing()
         elif state.index != before:
-            self._seen(state.index)
+            self._seen(before, state.index)
             self._keep(state.index)
 
     def _limit_missing(self) -> None:
@@ -202,5 +226,6 @@ class Indexes:
 
     async def close(self) -> None:
         """Ask for nothing more."""
+        await self._loads.close()
         await self._refreshes.close()
         await self._listings.close()

@@ -8,7 +8,9 @@ from aiohttp import web
 
 from hotstart.wire import documents
 from hotstart_proxy.cache.answers import Resolved
+from hotstart_proxy.cache.arrivals import Arrivals
 from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.core.polling import Learned
 
 from .exchanges import Exchange
 from .routes import Match
@@ -19,8 +21,9 @@ __all__ = ["AdminApi"]
 class AdminApi:
     """Handlers of the POST routes."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, arrivals: Arrivals) -> None:
         self._cache = cache
+        self._arrivals = arrivals
 
     async def warm(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Fill the store with a version; answers when all of it is there."""
@@ -55,6 +58,15 @@ class AdminApi:
         resolved = await self._resolve(exchange, match)
         return resolved.manifest.model, resolved.manifest.version
 
+    async def poll(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """Look for new versions of a model soon; answers at once, and they are filled in the background."""
+        assert match.reference is not None
+        model = match.reference.model
+        followed = self._arrivals.hint(model, Learned.NOTIFY)
+        if followed:
+            exchange.model = model
+        return _respond_members(exchange, {"model": model, "followed": followed}, 202)
+
     async def gc(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Remove the blobs of all versions that are not kept."""
         return _respond_members(exchange, {"freed_bytes": await self._cache.gc()})
@@ -71,6 +83,8 @@ def _respond(exchange: Exchange, resolved: Resolved, members: Mapping[str, objec
     return _respond_members(exchange, {"model": manifest.model, "version": manifest.version, **members})
 
 
-def _respond_members(exchange: Exchange, members: Mapping[str, object]) -> web.StreamResponse:
+def _respond_members(
+    exchange: Exchange, members: Mapping[str, object], status: int = 200
+) -> web.StreamResponse:
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return exchange.respond(200, headers, documents.dump_json(members))
+    return exchange.respond(status, headers, documents.dump_json(members))

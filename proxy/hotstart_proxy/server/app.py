@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 
 from hotstart.wire.errors import HotstartError, IntegrityError
+from hotstart_proxy.cache.answers import CacheState
+from hotstart_proxy.cache.arrivals import Arrivals
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.core.hops import REQUEST_HOPS, Hops
 from hotstart_proxy.origins.base import OriginError
@@ -41,13 +43,15 @@ _GONE = Problem(_CLIENT_GONE, "client", "the client went away")
 def handlers(
     listener: Listener,
     cache: Cache,
+    state: Callable[[], CacheState],
+    arrivals: Arrivals,
     options: NativeOptions,
     metrics: Metrics,
     is_draining: Callable[[], bool],
     scrape: Callable[[], Awaitable[bytes]],
 ) -> dict[RouteName, Handler]:
     """Return the handler of every route that a listener serves."""
-    health = HealthApi(listener, cache.state, is_draining, scrape)
+    health = HealthApi(listener, state, is_draining, scrape)
     shared: dict[RouteName, Handler] = {
         RouteName.HOME: health.home,
         RouteName.LIVE: health.live,
@@ -55,13 +59,14 @@ def handlers(
         RouteName.METRICS: health.metrics,
     }
     if listener is Listener.ADMIN:
-        admin = AdminApi(cache)
+        admin = AdminApi(cache, arrivals)
         return {
             **shared,
             RouteName.WARM: admin.warm,
             RouteName.PIN: admin.pin,
             RouteName.UNPIN: admin.unpin,
             RouteName.EVICT: admin.evict,
+            RouteName.POLL: admin.poll,
             RouteName.GC: admin.gc,
         }
     native = NativeApi(cache, options, metrics)

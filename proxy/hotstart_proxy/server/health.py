@@ -53,9 +53,14 @@ class HealthApi:
             status, word = 503, "draining"
         elif not state.can_serve:
             status, word = 503, "unavailable"
+        elif state.warming:
+            status, word = 503, "warming"
         else:
             status, word = 200, "degraded" if state.degraded else "ready"
-        body = documents.dump_json({"status": word, "degraded": list(state.degraded)})
+        members: dict[str, object] = {"status": word, "degraded": list(state.degraded)}
+        if state.warming:
+            members["warming"] = list(state.warming)
+        body = documents.dump_json(members)
         return _respond(exchange, status, "application/json", body)
 
     async def metrics(self, exchange: Exchange, match: Match) -> web.StreamResponse:

@@ -43,6 +43,7 @@ class RouteName(StrEnum):
     PIN = "pin"
     UNPIN = "unpin"
     EVICT = "evict"
+    POLL = "poll"
     GC = "gc"
 
 
@@ -92,6 +93,7 @@ ROUTES: tuple[Route, ...] = (
     Route(RouteName.PIN, ("POST",), "/v1/models/{model}@{version}:pin", _ADMIN, False, "keep it for good"),
     Route(RouteName.UNPIN, ("POST",), "/v1/models/{model}@{version}:unpin", _ADMIN, False, "end a pin"),
     Route(RouteName.EVICT, ("POST",), "/v1/models/{model}@{version}:evict", _ADMIN, False, "empty the store"),
+    Route(RouteName.POLL, ("POST",), "/v1/models/{model}:poll", _ADMIN, False, "look for new versions"),
     Route(RouteName.GC, ("POST",), "/v1/gc", _ADMIN, False, "drop what is not kept"),
 )
 _BY_NAME = {route.name: route for route in ROUTES}
@@ -101,6 +103,7 @@ _ACTIONS = {
     "pin": RouteName.PIN,
     "unpin": RouteName.UNPIN,
     "evict": RouteName.EVICT,
+    "poll": RouteName.POLL,
 }
 _MODELS_PREFIX = "/v1/models/"
 _OPEN_PREFIX = "/v1/open/"
@@ -158,8 +161,10 @@ def find_route(listener: Listener, method: str, target: str) -> Match:
         if action not in _ACTIONS:
             raise NoSuchRoute(path)
         route = _checked(_BY_NAME[_ACTIONS[action]], listener, method, path)
-        reference = _reference(_MODELS_PREFIX, named, f":{action}", query)
-        return Match(route, _whole_version(reference), query)
+        reference = _whole_version(_reference(_MODELS_PREFIX, named, f":{action}", query))
+        if route.name is RouteName.POLL and reference.selector is not None:
+            raise InvalidReference(str(reference), "expected a model here, not a version of it")
+        return Match(route, reference, query)
     reference = _reference(_MODELS_PREFIX, rest, "", query)
     return Match(_checked(_route_for(reference), listener, method, path), reference, query)
 

@@ -10,6 +10,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 
 from hotstart._version import __version__
+from hotstart_proxy.cache.answers import CacheState
+from hotstart_proxy.cache.arrivals import Arrivals
+from hotstart_proxy.cache.awaited import Awaited
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.core.hops import Hops
 from hotstart_proxy.origins.guarded import GuardedOrigin
@@ -107,10 +110,18 @@ class Service:
         )
         store = await self._stack.enter_async_context(open_store(settings.store, settings.budget))
         cache = await self._stack.enter_async_context(Cache(origin, store, cache_settings(settings), metrics))
-        metrics.watch_store(lambda: self._reading(cache))
+        awaited = await self._stack.enter_async_context(
+            Awaited(cache, settings.ready_when, settings.ready_within, settings.alias_ttl, metrics)
+        )
+        arrivals = await self._stack.enter_async_context(
+            Arrivals(cache, store, settings.alias_ttl, metrics, named=awaited.models)
+        )
+        metrics.watch_store(lambda: self._reading(cache, awaited.state()))
         options = NativeOptions(tokens is not None, settings.alias_ttl, settings.presign_expiry)
         for listener in Listener:
-            routes = handlers(listener, cache, options, metrics, self._is_draining, self._scrape)
+            routes = handlers(
+                listener, cache, awaited.state, arrivals, options, metrics, self._is_draining, self._scrape
+            )
             self._apps.append(
                 App(
                     listener,
@@ -141,9 +152,9 @@ class Service:
     def _is_draining(self) -> bool:
         return self.draining
 
-    def _reading(self, cache: Cache) -> StoreReading:
+    def _reading(self, cache: Cache, state: CacheState) -> StoreReading:
         usage = cache.usage()
-        ready = cache.state().can_serve and not self.draining
+        ready = state.can_serve and not state.warming and not self.draining
         return StoreReading(usage.used_bytes, usage.budget_bytes, usage.blobs, ready)
 
     async def drain(self) -> bool:

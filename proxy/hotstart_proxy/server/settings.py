@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from hotstart.wire.adoption import Layout
 from hotstart.wire.errors import FormatError, HotstartError, InvalidReference
-from hotstart.wire.references import check_model
+from hotstart.wire.references import Reference, check_model, parse_reference
 from hotstart_proxy.origins.urls import InvalidOriginUrl, check_upstream, is_upstream
 
 from .addresses import Address, InvalidAddress, parse_address
@@ -211,6 +211,13 @@ def _store(text: str) -> str:
     return text
 
 
+def _whole_version(text: str) -> Reference:
+    reference = parse_reference(text)
+    if reference.file is not None:
+        raise _Unfit(f"{text!r}: expected a version or alias, not a file of it")
+    return reference
+
+
 def _representation(text: str) -> str:
     if text not in ("identity", "zst", "zsp"):
         raise _Unfit(f"{text!r}: expected identity, zst or zsp")
@@ -332,8 +339,8 @@ class Settings:
         _positive_duration,
         default="10s",
         unit="duration",
-        help_text="How long an index is trusted before the origin is asked again; also max-age of answers by"
-        " alias.",
+        help_text="How long an index is trusted before the origin is asked again, and how often it is asked"
+        " though nobody needs it; also max-age of answers by alias.",
     )
     partial_ttl: float = _setting(
         _positive_duration,
@@ -346,6 +353,19 @@ class Settings:
         default="1h",
         unit="duration, 60s to 7d",
         help_text="How long pre-signed URLs are valid.",
+    )
+    ready_when: tuple[Reference, ...] = _setting(
+        _whole_version,
+        default="(nothing is waited for)",
+        unit="MODEL@VERSION",
+        help_text="What must be here before readiness is true; may be given several times.",
+        repeatable=True,
+    )
+    ready_within: float = _setting(
+        _positive_duration,
+        default="5m",
+        unit="duration",
+        help_text="How long readiness waits for it; after that it is true and says what is missing.",
     )
     grace_period: float = _setting(
         parse_duration,
@@ -461,7 +481,14 @@ def _parse_all(setting: Setting, place: str, texts: Sequence[str], problems: lis
     for text in texts:
         try:
             parsed.append(setting.parse(text))
-        except (_Unfit, FormatError, InvalidQuantity, InvalidAddress, InvalidOriginUrl) as error:
+        except (
+            _Unfit,
+            FormatError,
+            InvalidReference,
+            InvalidQuantity,
+            InvalidAddress,
+            InvalidOriginUrl,
+        ) as error:
             problems.append(Problem(place, str(error)))
     return parsed
 

@@ -38,6 +38,8 @@ METRICS_MEDIA_TYPE = CONTENT_TYPE_LATEST
 # From a warm hit on the same host (under a millisecond) to a first byte that comes from another continent.
 _FIRST_BYTE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # From a tokenizer to tens of gigabytes over a thin line.
+# From a notified proxy and a tokenizer to one that was away over the night.
+_ARRIVAL_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 3600.0, 36000.0)
 _FILL_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0)
 
 
@@ -131,6 +133,23 @@ ALIAS_INFO = _gauge(
     "model", "alias", "version", across=Across.LAST,
 )  # fmt: skip
 BUILD_INFO = _gauge("hotstart_build_info", "1, with the version of hotstart.", "version", across=Across.MAX)
+ARRIVALS = _counter(
+    "hotstart_arrivals_total", "Versions that were published, or that an alias moved to, and are to be warm.",
+    "learned",
+)  # fmt: skip
+ARRIVAL_SECONDS = MetricSpec(
+    "hotstart_arrival_seconds",
+    MetricKind.HISTOGRAM,
+    (),
+    "From the publishing of a version until it was warm.",
+    _ARRIVAL_BUCKETS,
+)
+WARM_FAILURES = _counter("hotstart_warm_failures_total", "Fills of arrived versions that failed.")
+READY_WHEN_MISSING = _gauge(
+    "hotstart_ready_when_missing",
+    "References of --ready-when that are not here; late is true once readiness waits no longer.",
+    "late", across=Across.MAX,
+)  # fmt: skip
 WORKERS = _gauge("hotstart_workers", "Workers whose figures this scrape has.", across=Across.SUM)
 REPLACED = _counter("hotstart_workers_replaced_total", "Workers that ended unasked and were started again.")
 
@@ -159,6 +178,10 @@ METRICS: tuple[MetricSpec, ...] = (
     STORE_BLOBS,
     ALIAS_INFO,
     BUILD_INFO,
+    ARRIVALS,
+    ARRIVAL_SECONDS,
+    WARM_FAILURES,
+    READY_WHEN_MISSING,
     WORKERS,
     REPLACED,
 )
@@ -280,6 +303,10 @@ class Metrics:
         self._alias_info = self._make_gauge(ALIAS_INFO)
         self._alias_targets: dict[tuple[str, str], str] = {}
         self._alias_moments: dict[tuple[str, ...], float] = {}
+        self._arrivals = self._make_counter(ARRIVALS)
+        self._arrival_seconds = self._make_histogram(ARRIVAL_SECONDS)
+        self._warm_failures = self._make_counter(WARM_FAILURES)
+        self._ready_when_missing = self._make_gauge(READY_WHEN_MISSING)
         self._make_gauge(BUILD_INFO).labels(version).set(1)
         self._make_gauge(WORKERS).set(1)
         self._make_counter(REPLACED)
@@ -390,3 +417,22 @@ class Metrics:
     def degraded(self, reasons: tuple[str, ...]) -> None:
         """What does not work has changed."""
         self._degraded.set(1 if reasons else 0)
+
+    # What is filled before anyone asks tells.
+
+    def version_arrived(self, model: str, learned: str) -> None:
+        """A version is to be warm."""
+        self._arrivals.labels(learned).inc()
+
+    def version_warmed(self, model: str, seconds: float) -> None:
+        """A new version is warm, so long after its publishing."""
+        self._arrival_seconds.observe(seconds)
+
+    def warm_failed(self, model: str) -> None:
+        """The fill of an arrived version failed."""
+        self._warm_failures.inc()
+
+    def awaited(self, missing: int, *, late: bool) -> None:
+        """So many references that readiness waits for, or has waited for, are not here."""
+        self._ready_when_missing.labels("false").set(0 if late else missing)
+        self._ready_when_missing.labels("true").set(missing if late else 0)

@@ -7,6 +7,7 @@ import pytest
 from hotstart_proxy.cache.documents import (
     Kind,
     Place,
+    arrival_name,
     index_name,
     manifest_name,
     pieces_name,
@@ -23,6 +24,7 @@ from hotstart_proxy.cache.documents import (
         (manifest_name("org/bert", "index.json"), Place("org/bert", Kind.MANIFEST, "index.json")),
         (manifest_name("manifests/pieces", "v.json"), Place("manifests/pieces", Kind.MANIFEST, "v.json")),
         (pin_name("org/bert", "7"), Place("org/bert", Kind.PIN, "7")),
+        (arrival_name("org/bert", "7.json"), Place("org/bert", Kind.ARRIVAL, "7.json")),
         (pieces_name("org/bert", "a" * 64), Place("org/bert", Kind.PIECES, "a" * 64)),
     ],
 )

@@ -44,6 +44,7 @@ def test_data_routes(target: str, name: str, reference: str | None) -> None:
         ("/v1/models/org/bert:evict", "evict", "org/bert"),
         ("/v1/models/org/bert@7:pin", "pin", "org/bert@7"),
         ("/v1/models/org/bert@7:unpin", "unpin", "org/bert@7"),
+        ("/v1/models/org/bert:poll", "poll", "org/bert"),
         ("/v1/gc", "gc", None),
     ],
 )
@@ -158,3 +159,9 @@ def test_every_route_of_the_data_listener_but_probes_needs_a_token() -> None:
     """Where tokens are set, only liveness and readiness answer without one."""
     without = {r.name for r in ROUTES if Listener.DATA in r.listeners and not r.needs_token}
     assert without == {"live", "ready"}
+
+
+def test_a_model_is_polled_not_a_version() -> None:
+    """Where a model is meant, a version of it is refused."""
+    with pytest.raises(InvalidReference, match="expected a model here"):
+        find_route(Listener.ADMIN, "POST", "/v1/models/org/bert@7:poll")

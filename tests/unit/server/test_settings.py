@@ -33,6 +33,8 @@ def test_defaults() -> None:
     assert settings.listen == (TcpAddress("127.0.0.1", 8470),)
     assert settings.socket_mode == 0o660
     assert settings.keep == ("identity",)
+    assert settings.ready_when == ()
+    assert settings.ready_within == 300
     assert settings.keep_versions == 5
     assert settings.alias_ttl == 10
     assert settings.presign_expiry == 3600
@@ -144,6 +146,9 @@ def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
         ("keep_versions_of", "org/bert=0"),
         ("keep_versions_of", "a/b/c=3"),
         ("alias_ttl", "0"),
+        ("ready_when", "org/bert@7/model.safetensors"),
+        ("ready_when", "org/../bert"),
+        ("ready_within", "0"),
         ("presign_expiry", "59s"),
         ("presign_expiry", "8d"),
         ("token_file", "/does/not/exist"),

@@ -1,0 +1,101 @@
+"""A cache whose models are followed: polled, and filled before anyone asks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from hotstart.wire.adoption import Layout
+from hotstart.wire.references import parse_reference
+from hotstart_proxy.cache.arrivals import Arrivals, NewsSource
+from hotstart_proxy.cache.awaited import Awaited
+from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.cache.settings import CacheSettings
+from hotstart_proxy.core.polling import Learned
+from hotstart_proxy.origins.tree import TreeOrigin
+from hotstart_proxy.stores.disk import DiskStore
+from tests.integration.cache.conftest import Bench
+from tests.support.deadlines import DEADLINE_SECONDS
+
+__all__ = ["OFTEN_SECONDS", "SELDOM_SECONDS", "Followed", "Heard", "followed"]
+
+OFTEN_SECONDS = 0.05
+# Not within a test.
+SELDOM_SECONDS = 100 * DEADLINE_SECONDS
+
+
+@dataclass
+class Heard:
+    """Remembers what it was told."""
+
+    arrived: list[tuple[str, str]] = field(default_factory=list)
+    warmed: list[float] = field(default_factory=list)
+    failures: int = 0
+    missing: list[tuple[int, bool]] = field(default_factory=list)
+
+    def version_arrived(self, model: str, learned: Learned) -> None:
+        self.arrived.append((model, learned.value))
+
+    def version_warmed(self, model: str, seconds: float) -> None:
+        self.warmed.append(seconds)
+
+    def warm_failed(self, model: str) -> None:
+        self.failures += 1
+
+    def awaited(self, missing: int, *, late: bool) -> None:
+        self.missing.append((missing, late))
+
+
+@dataclass
+class Followed:
+    """What a test holds of a followed cache."""
+
+    cache: Cache
+    store: DiskStore
+    arrivals: Arrivals
+    awaited: Awaited
+    heard: Heard
+    changed: list[tuple[str, str]]
+
+    def logged(self, caplog_records: Sequence[logging.LogRecord], event: str) -> list[dict[str, object]]:
+        """Return the fields of all log lines of an event."""
+        return [getattr(item, "fields", {}) for item in caplog_records if item.getMessage() == event]
+
+    async def notes(self) -> list[str]:
+        """Return the names of the notes of arrivals in the store."""
+        return [name for name in await self.store.documents() if "/arrivals/" in name]
+
+
+@asynccontextmanager
+async def followed(
+    bench: Bench,
+    interval_seconds: float = OFTEN_SECONDS,
+    *,
+    settings: CacheSettings | None = None,
+    budget_bytes: int | None = None,
+    ready_when: Sequence[str] = (),
+    within_seconds: float = SELDOM_SECONDS,
+    sources: Sequence[NewsSource] = (),
+) -> AsyncIterator[Followed]:
+    """Open a cache on the bench's store and origin, and follow its models."""
+    heard, changed = Heard(), list[tuple[str, str]]()
+    async with DiskStore(bench.store_root, budget_bytes) as store:
+        origin = TreeOrigin(bench.origin, Layout())
+        async with Cache(origin, store, settings or CacheSettings(), bench.events, bench.clock) as cache:
+            bench.caches.append(cache)
+            references = [parse_reference(text) for text in ready_when]
+            async with Awaited(cache, references, within_seconds, OFTEN_SECONDS, heard) as awaited:
+                arrivals = Arrivals(
+                    cache,
+                    store,
+                    interval_seconds,
+                    heard,
+                    named=awaited.models,
+                    sources=sources,
+                    changed=lambda model, learned: changed.append((model, learned.value)),
+                    now=bench.clock,
+                )
+                async with arrivals:
+                    yield Followed(cache, store, arrivals, awaited, heard, changed)
