@@ -20,6 +20,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Usage",
+    "Vanished",
 ]
 
 
@@ -49,6 +50,13 @@ class NoSpaceNow(StoreError):
 
 class BlobBusy(StoreError):
     """A blob is being filled already, by this process, or by another that does not share its fills."""
+
+
+class Vanished(StoreError):
+    """What was read or filled is no longer in the store: removed by another process, or lost by the store.
+
+    Nothing fails: the store knows by now what is missing, and the next fill fetches that alone.
+    """
 
 
 @dataclass(frozen=True, slots=True)
