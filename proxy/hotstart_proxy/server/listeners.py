@@ -6,10 +6,10 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hotstart_proxy.stores.folders import make_folder
 from hotstart_proxy.stores.system import System
+from hotstart_proxy.stores.urls import store_folder
 from hotstart_proxy.telemetry.logs import log_event
 
 from .addresses import Address, BoundSocket, CannotListen, InvalidAddress, bind, parse_address
@@ -93,7 +93,11 @@ def bind_listeners(settings: Settings) -> Listeners:
 def _bind_admin(settings: Settings) -> BoundSocket | None:
     if settings.admin_listen is not None:
         return bind(settings.admin_listen, ADMIN_SOCKET_MODE)[0]
-    folder = Path(settings.store.partition(":")[2])
+    folder = store_folder(settings.store)
+    if folder is None:
+        reason = "this store has no folder for its socket"
+        log_event(_log, logging.WARNING, "no admin listener; give --admin-listen", {"reason": reason})
+        return None
     try:
         # Workers' sockets are bound before their store is opened.
         make_folder(System(), folder)

@@ -20,6 +20,7 @@ from hotstart.wire.adoption import Layout
 from hotstart.wire.errors import FormatError, HotstartError, InvalidReference
 from hotstart.wire.references import Reference, check_model, parse_reference
 from hotstart_proxy.origins.urls import InvalidOriginUrl, check_upstream, is_upstream
+from hotstart_proxy.stores.urls import InvalidStoreUrl, parse_store_url
 
 from .addresses import Address, InvalidAddress, parse_address
 from .quantities import InvalidQuantity, parse_duration, parse_mode, parse_size
@@ -204,13 +205,6 @@ def _origin(text: str) -> str:
     return _url(("s3", "file"), "s3://BUCKET/PREFIX, file:///PATH, http://HOST:PORT or unix:/PATH")(text)
 
 
-def _store(text: str) -> str:
-    scheme, _, path = text.partition(":")
-    if scheme != "disk" or not path.startswith("/"):
-        raise _Unfit(f"{text!r}: expected disk:/PATH")
-    return text
-
-
 def _whole_version(text: str) -> Reference:
     reference = parse_reference(text)
     if reference.file is not None:
@@ -267,11 +261,14 @@ class Settings:
         help_text="How files that were uploaded plainly lie under the prefix.",
     )
     store: str = _setting(
-        _store, default=None, unit="disk:/PATH", help_text="Where the proxy keeps its copies: disk:/PATH."
+        parse_store_url,
+        default=None,
+        unit="disk:/PATH or redis://HOST:PORT",
+        help_text="Where the proxy keeps its copies: disk:/PATH or redis://HOST:PORT (see Stores).",
     )
     budget: int | None = _setting(
         _budget,
-        default="(80% of the filesystem)",
+        default="(80% of the filesystem, or of Redis's maxmemory)",
         unit="size",
         help_text="Most bytes that the store may use.",
     )
@@ -487,6 +484,7 @@ def _parse_all(setting: Setting, place: str, texts: Sequence[str], problems: lis
             InvalidReference,
             InvalidQuantity,
             InvalidAddress,
+            InvalidStoreUrl,
             InvalidOriginUrl,
         ) as error:
             problems.append(Problem(place, str(error)))

@@ -14,10 +14,11 @@ import pytest
 from hotstart_proxy.stores.base import NoSpaceNow, Store, StoreError
 from hotstart_proxy.stores.disk import DiskStore
 from hotstart_proxy.stores.urls import InvalidStoreUrl, open_store
+from tests.conformance.stores.sharing import SharingSuite
 from tests.conformance.stores.suite import StoreSuite, begin, content, digests, fill, read_all, write
 
 
-class TestDiskStore(StoreSuite):
+class TestDiskStore(SharingSuite, StoreSuite):
     """The suite on a folder."""
 
     @pytest.fixture(autouse=True)
@@ -211,7 +212,7 @@ async def test_a_commit_cut_short_is_seen_as_what_it_was(tmp_path: Path) -> None
     ("url", "reason"),
     [
         ("/srv/store", "expected disk:/absolute/path"),
-        ("redis://host", "expected disk:/absolute/path"),
+        ("memcached://host", "expected disk:/absolute/path"),
         ("disk:relative", "an absolute path"),
         ("disk:", "an absolute path"),
     ],
