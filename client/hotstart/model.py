@@ -33,6 +33,7 @@ def open_model(
     shared_dir: str | None = None,
     origin: str | None = None,
     fallback: str | None = None,
+    tier: str | None = None,
 ) -> Model:
     """Resolve a reference, once.
 
@@ -47,6 +48,7 @@ def open_model(
         shared_dir: a read-only mount of the proxy's store.
         origin: ``s3://bucket/prefix`` or ``file:///path``, read where there is no proxy or it is lost.
         fallback: URL or path of a fallback manifest.
+        tier: ``premium``, ``standard`` or ``batch``: who goes first at the proxy.
 
     Raises:
         InvalidReference: reference breaks the grammar.
@@ -55,7 +57,13 @@ def open_model(
     """
     parsed = parse_reference(reference)
     environment = Environment.from_environ(
-        os.environ, proxy=proxy, token=token, shared_dir=shared_dir, origin=origin, fallback=fallback
+        os.environ,
+        proxy=proxy,
+        token=token,
+        shared_dir=shared_dir,
+        origin=origin,
+        fallback=fallback,
+        tier=tier,
     )
     return Model(open_reference(parsed, environment))
 

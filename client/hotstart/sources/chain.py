@@ -261,8 +261,10 @@ class _Opener:
     def _proxy_client(self) -> ProxyClient | None:
         from .proxy import ProxyClient
 
-        endpoint = self._environment.proxy
-        return None if endpoint is None else ProxyClient(endpoint, self._environment.token)
+        environment = self._environment
+        if environment.proxy is None:
+            return None
+        return ProxyClient(environment.proxy, environment.token, environment.tier)
 
     def _shared_link(self) -> list[Link]:
         directory = self._environment.shared_dir

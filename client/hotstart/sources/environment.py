@@ -23,6 +23,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 # Wider than AWS's rule of today: other servers, and old buckets of AWS's, have more.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}", re.ASCII)
 
+_TIERS = ("premium", "standard", "batch")
+
 # What a listing of the variables says, in the order in which sources are tried.
 VARIABLES = {
     "HOTSTART_PROXY": "a proxy: http://host:8470 or unix:/run/hotstart.sock",
@@ -96,6 +98,7 @@ class Environment:
         shared_dir: a read-only mount of the proxy's store.
         origin: read by the client itself.
         fallback: URL or path of a fallback manifest; its query is masked in the repr.
+        tier: which latency tier to ask the proxy for; None for its default.
         layout: where files lie at the origin that were uploaded by other means; None means as published ones.
         variables: the ``AWS_…`` variables and ``HOME``, for the S3 origin; not in the repr.
     """
@@ -105,6 +108,7 @@ class Environment:
     shared_dir: str | None = None
     origin: OriginUrl | None = None
     fallback: str | None = field(default=None, repr=False)
+    tier: str | None = None
     layout: Layout | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -118,6 +122,7 @@ class Environment:
         shared_dir: str | None = None,
         origin: str | None = None,
         fallback: str | None = None,
+        tier: str | None = None,
     ) -> Environment:
         """Read the variables; an argument that is not None stands for its variable, an empty one clears it.
 
@@ -131,6 +136,7 @@ class Environment:
             shared_dir=reader.read("HOTSTART_SHARED_DIR", shared_dir, _check_directory),
             origin=reader.read("HOTSTART_ORIGIN", origin, parse_origin_url),
             fallback=reader.read("HOTSTART_FALLBACK", fallback, _check_fallback),
+            tier=reader.read("HOTSTART_TIER", tier, _check_tier),
             variables={
                 name: value for name, value in environ.items() if name.startswith("AWS_") or name == "HOME"
             },
@@ -183,6 +189,12 @@ def _check_token(text: str) -> str:
 def _check_directory(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise InvalidUrl(text, "expected the absolute path of a directory")
+    return text
+
+
+def _check_tier(text: str) -> str:
+    if text not in _TIERS:
+        raise InvalidUrl(text, f"expected {', '.join(_TIERS)}")
     return text
 
 

@@ -28,10 +28,19 @@ _MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
 class ProxyClient:
     """Speaks a proxy's native API. Safe for use from several threads: each has its own connection."""
 
-    def __init__(self, endpoint: Endpoint, token: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, token: str | None, tier: str | None = None) -> None:
+        """Name a proxy; nothing is asked yet.
+
+        Args:
+            endpoint: where it listens.
+            token: sent with every request; None where it needs none.
+            tier: latency tier of every request; None for the proxy's default.
+        """
         self.endpoint = endpoint
         self.name = f"proxy {endpoint}"
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        if tier is not None:
+            self._headers["X-Latency-Tier"] = tier
 
     def open(self, reference: Reference, connection: Connection | None = None) -> Opening:
         """Resolve a reference: one round trip.

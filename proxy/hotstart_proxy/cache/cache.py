@@ -331,6 +331,11 @@ class Cache:
             return redirect
         return PassedBody(sought, wanted, tier, self._passthrough, self._observer, self._bodies)
 
+    async def redirect(self, resolved: Resolved, representation: Representation) -> Redirect | None:
+        """Send a reader to the origin whatever is here; None where the origin cannot pre-sign."""
+        manifest = resolved.manifest
+        return await self._redirect(VersionBlob(manifest.model, manifest.version, representation))
+
     def circuit(self, sought: VersionBlob, wanted: ByteRange) -> Circuit:
         """Tell how a read of these bytes would fare now: well, if they are here or the origin answers."""
         item = sought.representation

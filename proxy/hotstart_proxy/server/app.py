@@ -13,6 +13,7 @@ from hotstart_proxy.cache.answers import CacheState
 from hotstart_proxy.cache.arrivals import Arrivals
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.core.hops import REQUEST_HOPS, Hops
+from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.stores.base import StoreError
 from hotstart_proxy.telemetry.logs import log_event
@@ -26,7 +27,9 @@ from .native import NativeApi, NativeOptions
 from .problems import LoopDetected, Problem, problem_of
 from .routes import Listener, Match, RouteName, find_route, split_target
 from .sendfile import FileTooShort, ReaderStalled
+from .tiers import TIER_HEADER, parse_tier
 from .tokens import Tokens
+from .turns import Turns
 
 __all__ = ["App", "Handler", "handlers"]
 
@@ -108,10 +111,11 @@ class App:
         self._tokens = tokens
         self._metrics = metrics
         self._is_draining = is_draining
+        self._turns = Turns()
         self.server = ConnectionServer(self._handle, self._malformed)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        exchange = Exchange(request)
+        exchange = Exchange(request, self._turns)
         connection = exchange.connection
         self._metrics.request_started()
         try:
@@ -142,10 +146,21 @@ class App:
         request = exchange.request
         match = find_route(self._listener, request.method, request.raw_path)
         exchange.route = match.route.name
+        may_be_premium = exchange.connection.is_unix
         if match.route.needs_token and self._tokens is not None:
-            self._tokens.check(request.headers.get("Authorization"))
+            may_be_premium |= self._tokens.check(request.headers.get("Authorization")).premium
+        if match.reference is not None:
+            self._set_tier(exchange, may_be_premium=may_be_premium)
         self._note_hops(request)
         return await self._handlers[match.route.name](exchange, match)
+
+    def _set_tier(self, exchange: Exchange, *, may_be_premium: bool) -> None:
+        header = exchange.headers().get(TIER_HEADER.lower())
+        tier = parse_tier(header)
+        if tier is Tier.PREMIUM and not may_be_premium:
+            tier = Tier.STANDARD
+            self._metrics.premium_refused()
+        exchange.tier, exchange.names_tier = tier, header is not None
 
     def _note_hops(self, request: web.BaseRequest) -> None:
         hops = Hops.parse(", ".join(request.headers.getall("Via", ())))
@@ -178,6 +193,7 @@ class App:
                 "bytes": exchange.sent_bytes,
                 "milliseconds": round(exchange.seconds() * 1000, 3),
                 "route": exchange.route,
+                "tier": None if exchange.model is None else exchange.tier.name.lower(),
                 "source": exchange.source,
                 "model": exchange.model,
                 "version": exchange.version,

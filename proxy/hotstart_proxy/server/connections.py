@@ -57,6 +57,12 @@ class Connection(web.RequestHandler):
         return self._request_count > self.answered
 
     @property
+    def is_unix(self) -> bool:
+        """The client came by a Unix socket."""
+        pseudo = None if self.transport is None else self.transport.get_extra_info("socket")
+        return pseudo is not None and pseudo.family == socket.AF_UNIX
+
+    @property
     def more_requests(self) -> bool:
         """Pipelined requests wait behind the one being answered."""
         return bool(self._messages)

@@ -13,11 +13,14 @@ from aiohttp import web
 from hotstart._version import __version__
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.cache.answers import Body, BodySource
+from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.stores.base import FileSlice
 
 from .connections import Connection
 from .problems import PROBLEM_MEDIA_TYPE, Problem
 from .sendfile import BodyWriter, FileTooShort
+from .tiers import TIER_ANSWER
+from .turns import Turns
 
 __all__ = ["REDIRECT", "Exchange"]
 
@@ -40,7 +43,10 @@ class Exchange:
     """One request being answered.
 
     Attributes:
+        turns: of everything that is sent on this listener.
         route: name of the matched route, or ``"none"``.
+        tier: that it is served as.
+        names_tier: the request named a tier, so the answer says which it got.
         status: of the answer; 0 until there is one.
         source: where a model's bytes came from, or ``"redirect"``; None where none were sent.
         model: the resolved model.
@@ -53,7 +59,10 @@ class Exchange:
     """
 
     request: web.BaseRequest
+    turns: Turns
     route: str = "none"
+    tier: Tier = Tier.STANDARD
+    names_tier: bool = False
     status: int = 0
     source: str | None = None
     model: str | None = None
@@ -142,7 +151,7 @@ class Exchange:
             headers = {**headers, "Cache-Status": _CACHE_STATUS[body.source]}
             self.response = web.StreamResponse(status=status, headers=self._complete(headers))
             await self.response.prepare(self.request)
-            writer = BodyWriter(self.request)
+            writer = BodyWriter(self.request, self.turns.of(self.tier))
             part = await (first or _next(parts))
             while part is not None:
                 await writer.write(part)
@@ -172,6 +181,7 @@ class Exchange:
         return {
             **headers,
             **({"Server-Timing": timings} if timings else {}),
+            **({TIER_ANSWER: self.tier.name.lower()} if self.names_tier else {}),
             "X-Content-Type-Options": "nosniff",
             "Server": f"hotstart/{__version__}",
         }

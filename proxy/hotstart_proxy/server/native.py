@@ -16,6 +16,7 @@ from hotstart.wire.opening import Opening
 from hotstart.wire.references import Reference
 from hotstart_proxy.cache.answers import NotFound, Redirect, Resolved
 from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import OriginError
 
 from .conditions import max_age
@@ -23,6 +24,7 @@ from .exchanges import REDIRECT, Exchange
 from .problems import InvalidQuery
 from .routes import Match
 from .selection import AnswerPlan, Selected, plan_answer
+from .tiers import BatchLimit
 
 __all__ = ["AliasObserver", "NativeApi", "NativeOptions"]
 
@@ -48,11 +50,13 @@ class NativeOptions:
         needs_token: answers are for one client alone (``private``).
         alias_ttl_seconds: max-age of what may change.
         presign_seconds: life of the URLs in an opening that asks for no other.
+        batch_requests: of tier batch that are sent bytes at a time.
     """
 
     needs_token: bool
     alias_ttl_seconds: float
     presign_seconds: int
+    batch_requests: int
 
 
 class NativeApi:
@@ -62,6 +66,7 @@ class NativeApi:
         self._cache = cache
         self._options = options
         self._observer = observer
+        self._batch = BatchLimit(options.batch_requests)
 
     async def models(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """List the models."""
@@ -135,21 +140,38 @@ class NativeApi:
         exchange.wanted = plan.wanted
         if plan.wanted is None or not len(plan.wanted):
             return exchange.respond_head(plan.status, plan.headers)
+        if exchange.tier is not Tier.BATCH:
+            return await self._send(exchange, resolved, representation, plan)
+        if self._batch.full and plan.may_redirect:
+            with exchange.timed("presign"):
+                redirect = await self._cache.redirect(resolved, representation)
+            if redirect is not None:
+                return self._respond_redirect(exchange, redirect)
+        with self._batch.inside():
+            return await self._send(exchange, resolved, representation, plan)
+
+    async def _send(
+        self, exchange: Exchange, resolved: Resolved, representation: Representation, plan: AnswerPlan
+    ) -> web.StreamResponse:
+        assert plan.wanted is not None
         with exchange.timed("read"):
             answer = await self._cache.read(
-                resolved, representation, plan.wanted, may_redirect=plan.may_redirect
+                resolved, representation, plan.wanted, may_redirect=plan.may_redirect, tier=exchange.tier
             )
         if isinstance(answer, Redirect):
-            exchange.source = REDIRECT
-            return exchange.respond(
-                307,
-                {
-                    "Location": answer.url,
-                    "Cache-Control": "no-store",
-                    "Cache-Status": "hotstart; fwd=miss; detail=redirect",
-                },
-            )
+            return self._respond_redirect(exchange, answer)
         return await exchange.send(plan.status, plan.headers, answer)
+
+    def _respond_redirect(self, exchange: Exchange, redirect: Redirect) -> web.StreamResponse:
+        exchange.source = REDIRECT
+        return exchange.respond(
+            307,
+            {
+                "Location": redirect.url,
+                "Cache-Control": "no-store",
+                "Cache-Status": "hotstart; fwd=miss; detail=redirect",
+            },
+        )
 
     async def _resolve(self, exchange: Exchange, reference: Reference) -> Resolved:
         with exchange.timed("resolve"):

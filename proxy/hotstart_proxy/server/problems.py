@@ -22,6 +22,7 @@ from hotstart_proxy.origins.base import (
 from hotstart_proxy.stores.base import NeverFits, NoSpaceNow, StoreError
 
 from .selection import PreconditionFailed
+from .tiers import BatchFull, InvalidTier
 
 __all__ = [
     "PROBLEM_MEDIA_TYPE",
@@ -127,6 +128,7 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     Moved: (308, "not-canonical"),
     InvalidReference: (400, "invalid-reference"),
     InvalidQuery: (400, "invalid-query"),
+    InvalidTier: (400, "invalid-tier"),
     Unauthorized: (401, "unauthorized"),
     NoSuchRoute: (404, "no-such-route"),
     NotFound: (404, "not-found"),
@@ -135,6 +137,7 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     Pinned: (409, "pinned"),
     PreconditionFailed: (412, "precondition-failed"),
     RangeNotSatisfiable: (416, "range-not-satisfiable"),
+    BatchFull: (429, "batch-full"),
     FormatError: (502, "origin-malformed"),
     IntegrityError: (502, "origin-damaged"),
     OriginError: (502, "origin-failed"),
@@ -228,6 +231,8 @@ def _headers(error: HotstartError) -> dict[str, str]:
         return {"Content-Range": f"bytes */{error.size}", "Accept-Ranges": "bytes"}
     if isinstance(error, OriginUnreachable) and error.retry_after_seconds is not None:
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_seconds)))}
+    if isinstance(error, BatchFull):
+        return {"Retry-After": str(error.retry_after_seconds)}
     if isinstance(error, PreconditionFailed):
         return {"ETag": error.etag}
     if isinstance(error, Unauthorized):

@@ -20,6 +20,7 @@ from hotstart.wire.errors import HotstartError
 from hotstart_proxy.stores.base import FileSlice
 
 from .connections import Connection, ConnectionLost
+from .turns import Turn
 
 __all__ = ["IDLE_SECONDS", "BodyWriter", "FileTooShort", "ReaderStalled"]
 
@@ -53,17 +54,21 @@ class BodyWriter:
         sent: bytes of the body handed to the kernel or the transport.
     """
 
-    def __init__(self, request: web.BaseRequest, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, request: web.BaseRequest, turn: Turn | None = None, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
         """Take a request whose response is prepared.
 
         Args:
             request: on a ``Connection``.
+            turn: asked before every portion; None where everything may be sent at once.
             idle_seconds: how long the client may read nothing.
         """
         connection = request.protocol
         assert isinstance(connection, Connection)
         self._connection = connection
         self._writer = request.writer
+        self._turn = turn
         self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
         self._duplicate: int | None = None
@@ -77,15 +82,29 @@ class BodyWriter:
             ReaderStalled: it reads nothing for too long.
             FileTooShort: the file ends before the slice does.
         """
-        if isinstance(part, FileSlice):
-            await self._write_slice(part)
-        else:
-            await self._write_bytes(part)
+        try:
+            if isinstance(part, FileSlice):
+                await self._write_slice(part)
+            else:
+                await self._write_bytes(part)
+        finally:
+            self._rest()
+
+    async def _take_turn(self) -> None:
+        if self._turn is not None:
+            await self._turn.take()
+
+    def _rest(self) -> None:
+        if self._turn is not None:
+            self._turn.rest()
 
     async def _write_bytes(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             chunk, view = view[:MAX_WRITE_BYTES], view[MAX_WRITE_BYTES:]
+            await self._take_turn()
+            # The transport takes the chunk at once; what is waited for is room for the next.
+            self._rest()
             await self._within_idle_time(self._writer.write(chunk))
             self.sent += len(chunk)
 
@@ -101,9 +120,12 @@ class BodyWriter:
             self._duplicate = os.dup(descriptor)
         offset, left = part.offset, part.length
         while left:
+            if self._turn is not None:
+                await self._turn.take()
             try:
                 count = os.sendfile(self._duplicate, part.descriptor, offset, min(left, MAX_SENDFILE_BYTES))
             except BlockingIOError:
+                self._rest()
                 await self._until_writable(self._duplicate)
                 continue
             if count == 0:

@@ -117,7 +117,9 @@ class Service:
             Arrivals(cache, store, settings.alias_ttl, metrics, named=awaited.models)
         )
         metrics.watch_store(lambda: self._reading(cache, awaited.state()))
-        options = NativeOptions(tokens is not None, settings.alias_ttl, settings.presign_expiry)
+        options = NativeOptions(
+            tokens is not None, settings.alias_ttl, settings.presign_expiry, settings.batch_requests
+        )
         for listener in Listener:
             routes = handlers(
                 listener, cache, awaited.state, arrivals, options, metrics, self._is_draining, self._scrape

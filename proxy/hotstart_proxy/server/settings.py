@@ -301,8 +301,15 @@ class Settings:
         _file,
         default="(no token is needed)",
         unit="path",
-        help_text="File with one bearer token a line, any of which opens the data listeners; read again when"
-        " it changes.",
+        help_text="File with one bearer token a line, any of which opens the data listeners; the word premium"
+        " behind one lets its requests be of that tier. Read again when it changes.",
+    )
+    batch_requests: int = _setting(
+        _count,
+        default="64",
+        unit="count",
+        help_text="How many requests of tier batch are sent bytes at a time; others are redirected or refused"
+        " (429).",
     )
     on_miss: Literal["stream", "redirect"] = _setting(
         _one_of("stream", "redirect"),

@@ -1,4 +1,4 @@
-"""Bearer tokens: the file that lists them, and comparing in constant time."""
+"""Bearer tokens: the file that lists them and what each may, and comparing in constant time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,31 @@ import hmac
 import logging
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from hotstart.wire.errors import HotstartError
 
 from .problems import Unauthorized
 
-__all__ = ["InvalidTokenFile", "Tokens"]
+__all__ = ["InvalidTokenFile", "Rights", "Tokens"]
 
 _log = logging.getLogger("hotstart_proxy.tokens")
 # RFC 6750, 2.1.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
+# What may stand behind a token.
+_PREMIUM = "premium"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a token gives beyond access.
+
+    Attributes:
+        premium: its requests may be of tier premium.
+    """
+
+    premium: bool = False
 
 
 class InvalidTokenFile(HotstartError):
@@ -43,7 +57,7 @@ class Tokens:
             InvalidTokenFile: it cannot be read, has no token, or a line that is none.
         """
         self._path = path
-        self._digests: tuple[bytes, ...] = ()
+        self._digests: tuple[tuple[bytes, Rights], ...] = ()
         self._stamp: tuple[int, int, int] | None = None
         self._read()
         if not self._digests:
@@ -52,8 +66,8 @@ class Tokens:
     def __repr__(self) -> str:
         return f"Tokens({str(self._path)!r}, {len(self._digests)} tokens)"
 
-    def check(self, authorization: str | None) -> None:
-        """Admit a request by its ``Authorization`` header.
+    def check(self, authorization: str | None) -> Rights:
+        """Admit a request by its ``Authorization`` header; return what its token may.
 
         Raises:
             Unauthorized: there is no bearer token in it, or none of ours.
@@ -65,11 +79,13 @@ class Tokens:
             raise Unauthorized(given=False)
         digest = _digest(token)
         # Every token is compared, whichever fits, so that time tells nothing.
-        admitted = False
-        for known in self._digests:
-            admitted |= hmac.compare_digest(known, digest)
-        if not admitted:
+        found: Rights | None = None
+        for known, rights in self._digests:
+            if hmac.compare_digest(known, digest):
+                found = rights
+        if found is None:
             raise Unauthorized(given=True)
+        return found
 
     def _refresh(self) -> None:
         try:
@@ -95,7 +111,7 @@ class Tokens:
             raise InvalidTokenFile(self._path, "it is not text") from error
         digests = []
         for number, line in enumerate(text.splitlines(), 1):
-            token = line.strip()
+            token, *rights = line.split() or [""]
             if not token or token.startswith("#"):
                 continue
             if not _TOKEN.fullmatch(token):
@@ -103,7 +119,11 @@ class Tokens:
                     self._path,
                     f"line {number} is no token: expected A-Z a-z 0-9 . _ ~ + / - and = last",
                 )
-            digests.append(_digest(token))
+            if rights not in ([], [_PREMIUM]):
+                raise InvalidTokenFile(
+                    self._path, f"line {number} has more than a token: only the word {_PREMIUM} may follow it"
+                )
+            digests.append((_digest(token), Rights(premium=bool(rights))))
         self._digests, self._stamp = tuple(digests), stamp
 
 

@@ -91,6 +91,9 @@ FIRST_BYTE = MetricSpec(
     "From a request's arrival to its first byte of a model.",
     _FIRST_BYTE_BUCKETS,
 )
+PREMIUM_REFUSED = _counter(
+    "hotstart_premium_refused_total", "Requests for premium by callers without the right, served as standard."
+)
 CUT = _counter("hotstart_cut_answers_total", "Answers that broke off after their headers.", "reason")
 ANSWERED_BYTES = _counter("hotstart_answered_bytes_total", "Bytes of models handed out.", "source", "model")
 REDIRECTS = _counter("hotstart_redirects_total", "Readers sent to a pre-signed URL.", "model")
@@ -157,6 +160,7 @@ METRICS: tuple[MetricSpec, ...] = (
     REQUESTS,
     IN_PROGRESS,
     FIRST_BYTE,
+    PREMIUM_REFUSED,
     CUT,
     ANSWERED_BYTES,
     REDIRECTS,
@@ -285,6 +289,7 @@ class Metrics:
         self._requests = self._make_counter(REQUESTS)
         self._in_progress = self._make_gauge(IN_PROGRESS)
         self._first_byte = self._make_histogram(FIRST_BYTE)
+        self._premium_refused = self._make_counter(PREMIUM_REFUSED)
         self._cut = self._make_counter(CUT)
         self._answered = self._make_counter(ANSWERED_BYTES)
         self._redirects = self._make_counter(REDIRECTS)
@@ -347,6 +352,10 @@ class Metrics:
     def first_byte(self, source: str, seconds: float) -> None:
         """The first byte of a model was sent."""
         self._first_byte.labels(source).observe(seconds)
+
+    def premium_refused(self) -> None:
+        """A request asked for premium without the right to it."""
+        self._premium_refused.inc()
 
     def answer_cut(self, reason: str) -> None:
         """An answer broke off after its headers were sent."""

@@ -17,11 +17,12 @@ from hotstart_proxy.origins.s3 import S3Settings
 from hotstart_proxy.origins.urls import open_origin
 from hotstart_proxy.publishing.publisher import publish
 from tests.integration.server.conftest import Published
-from tests.integration.server.wire import Answer, ask
+from tests.integration.server.wire import Answer, ask, connected
 from tests.support.processes import Processes, Proxy, free_port
 from tests.support.s3 import S3Server
 
 WEIGHTS = "/v1/models/org/bert@7/model.safetensors"
+BIG = "/v1/models/org/bert@7/big.bin"
 OLD = "/v1/models/org/bert@6/model.safetensors"
 
 
@@ -206,3 +207,21 @@ def test_degraded_is_ready(
         assert ready.json()["degraded"]
         assert proxy.metric("hotstart_degraded") == 1
         assert proxy.metric("hotstart_ready") == 1
+
+
+def test_batch_beyond_its_limit_is_redirected(
+    processes: Processes, bucket: str, s3_server: S3Server, store: Path
+) -> None:
+    """A batch reader for whom there is no place goes to S3; one that cannot be sent there is told to wait."""
+    proxy = processes.serve(
+        f"s3://{bucket}/models", store, "--batch-requests", "1", environment=s3_server.environment()
+    )
+    batch = {"X-Latency-Tier": "batch"}
+    with connected(proxy.port, 16 * 1024) as slow:
+        slow.request("GET", BIG, batch)
+        slow.head()
+        answer = ask(proxy.port, WEIGHTS, batch)
+        assert (answer.status, answer.headers["hotstart-tier"]) == (307, "batch")
+        refused = ask(proxy.port, WEIGHTS, {**batch, "Hotstart-Redirect": "no"})
+        refused.problem(429, "batch-full")
+        assert ask(proxy.port, WEIGHTS).status == 200

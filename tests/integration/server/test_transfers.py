@@ -221,7 +221,7 @@ class Sender:
         self.bodies.append(body)
         response = web.StreamResponse(headers={"Content-Length": str(body.length)})
         await response.prepare(request)
-        self._writer = writer = BodyWriter(request, self._idle_seconds)
+        self._writer = writer = BodyWriter(request, idle_seconds=self._idle_seconds)
         connection = request.protocol
         assert isinstance(connection, Connection)
         try:

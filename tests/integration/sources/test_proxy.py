@@ -334,6 +334,19 @@ def test_open_is_one_round_trip(server: ScriptedServer) -> None:
     assert server.requests[0].headers["authorization"] == "Bearer t0ken"
 
 
+def test_the_tier_goes_with_every_request(server: ScriptedServer) -> None:
+    """Opening says which tier it is of, and so does every range; without one nothing is said."""
+    server.answer = lambda request: Answer(200, {}, opening())
+    for tier in ("batch", None):
+        client = ProxyClient(parse_proxy_url(server.url), None, tier)
+        client.open(Reference("org/bert"))
+        connection = client.connection()
+        client.request_range(connection, "/x", ByteRange(0, 1), "reading").discard()
+        connection.drop()
+    tiers = [request.headers.get("x-latency-tier") for request in server.requests]
+    assert tiers == ["batch", "batch", None, None]
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("body", [b"", b"{}", b"[" * 5000, opening()[:-1]])
 def test_an_answer_to_open_that_is_none_is_one_error(

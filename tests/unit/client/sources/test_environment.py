@@ -13,6 +13,7 @@ FULL = {
     "HOTSTART_SHARED_DIR": "/var/lib/hotstart",
     "HOTSTART_ORIGIN": "s3://models/some/prefix/",
     "HOTSTART_FALLBACK": "https://h/fallback.json?X-Amz-Signature=s3cret",
+    "HOTSTART_TIER": "batch",
     "AWS_REGION": "eu-west-1",
     "AWS_SECRET_ACCESS_KEY": "s3cret",
     "HOME": "/home/u",
@@ -21,7 +22,7 @@ FULL = {
 
 
 def test_every_variable() -> None:
-    """All five are read; of the others only what the S3 origin needs."""
+    """All six are read; of the others only what the S3 origin needs."""
     found = Environment.from_environ(FULL)
     assert found.proxy == Endpoint("unix", "localhost", 0, "/run/hotstart.sock")
     assert (found.token, found.shared_dir) == ("t0ken", "/var/lib/hotstart")
@@ -29,6 +30,7 @@ def test_every_variable() -> None:
     assert (found.origin.bucket, found.origin.prefix) == ("models", "some/prefix/")
     assert found.fallback == FULL["HOTSTART_FALLBACK"]
     assert found.fallback_name == "https://h/fallback.json"
+    assert found.tier == "batch"
     assert found.variables.keys() == {"AWS_REGION", "AWS_SECRET_ACCESS_KEY", "HOME"}
 
 
@@ -73,9 +75,10 @@ def test_all_problems_at_once() -> None:
                 "HOTSTART_SHARED_DIR": "relative",
                 "HOTSTART_ORIGIN": "http://proxy:8470",
                 "HOTSTART_FALLBACK": "ftp://h/x?s3cret",
+                "HOTSTART_TIER": "urgent",
             }
         )
-    assert len(caught.value.problems) == 5
+    assert len(caught.value.problems) == 6
     for problem, name in zip(caught.value.problems, FULL, strict=False):
         assert problem.startswith(name)
     assert "set HOTSTART_PROXY" in caught.value.problems[3]
