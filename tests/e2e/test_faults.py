@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
+import itertools
 import json
 import os
+import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 
 from tests.e2e.conftest import Loads
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.models import fingerprint, make_model, minilm_folder
 from tests.support.processes import Processes
 from tests.support.relay import Relay
@@ -166,3 +171,52 @@ def test_an_adopted_file_replaced(processes: Processes, loads: Loads, tmp_path: 
         return bool(found == new)
 
     wait_until("the new bytes", new_bytes)
+
+
+def test_a_workers_death_in_the_middle_of_a_fill(
+    processes: Processes,
+    publish: Callable[..., Path],
+    s3_server: S3Server,
+    s3_bucket: str,
+    tmp_path: Path,
+) -> None:
+    """A worker killed while it fills costs its own readers; those of others get all bytes, fetched once."""
+    origin = f"s3://{s3_bucket}"
+    environment = s3_server.environment()
+    make_model(tmp_path / "model-0", mebibytes=32)
+    file = publish("org/bert@1", origin, environment=environment) / "model.safetensors"
+    size = file.stat().st_size
+    with Relay(int(s3_server.endpoint.rpartition(":")[2])) as to_s3, ExitStack() as connections:
+        proxy = processes.serve(
+            origin,
+            tmp_path / "store",
+            *("--workers", "2"),
+            environment={**environment, "AWS_ENDPOINT_URL_S3": to_s3.url},
+        )
+        printed = proxy.process.wait_for_output("with 2 workers")
+        pids = {number: int(pid) for number, pid in re.findall(r"worker=(\d) pid=(\d+)", printed)}
+        of_worker: dict[str, http.client.HTTPConnection] = {}
+        for attempt in itertools.count():
+            connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=DEADLINE_SECONDS)
+            connections.callback(connection.close)
+            # No such path: refused and logged, which says whose connection this is.
+            name = f"/whose-{attempt}"
+            connection.request("GET", name)
+            connection.getresponse().read()
+            (number,) = re.findall(rf"worker=(\d) .*path={name} ", proxy.process.wait_for_output(name))
+            of_worker.setdefault(number, connection)
+            if len(of_worker) == 2:
+                break
+        to_s3.answers.hold_after(12 * MEBIBYTE)
+        before = to_s3.answers.passed
+        for connection in of_worker.values():
+            connection.request("GET", "/v1/models/org/bert@1/model.safetensors")
+        to_s3.answers.wait_until_held()
+        answers = {number: connection.getresponse() for number, connection in of_worker.items()}
+        os.kill(pids["1"], signal.SIGKILL)
+        to_s3.answers.release()
+        assert answers["2"].read() == file.read_bytes()
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            answers["1"].read()
+        # What the dead worker had claimed and not written is fetched again, and nothing else.
+        assert to_s3.answers.passed - before < size + 12 * MEBIBYTE
