@@ -90,7 +90,7 @@ def new_map(content_id: str, size: int) -> bytes:
 
 
 def entries(data: bytes) -> list[int | None]:
-    """Return per piece the crc32 it was verified with, or None, of entries; one that is cut short is left out."""
+    """Return per piece the crc32 it was verified with, or None, of some entries, the whole ones."""
     whole = data[: len(data) // ENTRY_BYTES * ENTRY_BYTES]
     return [value if flag == 1 else None for flag, value in _ENTRY.iter_unpack(whole)]
 

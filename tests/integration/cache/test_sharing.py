@@ -37,7 +37,7 @@ async def test_readers_of_all_caches_cost_one_copy(bench: Bench) -> None:
 
 
 async def test_a_piece_in_flight_elsewhere_is_waited_for(bench: Bench) -> None:
-    """What another cache is fetching is not fetched a second time, and comes here as soon as it is written."""
+    """What another cache is fetching is not fetched a second time, and comes here when it is written."""
     await bench.tree.publish("7", FILES)
     hold = bench.origin.hold(KEY, ByteRange(0, PIECE_BYTES))
     async with bench.cache() as one, bench.cache() as other:
