@@ -21,8 +21,14 @@ def origin(tmp_path: Path) -> str:
     return f"file://{tmp_path}/origin"
 
 
+@pytest.fixture
+def store(processes: Processes) -> Path:
+    """A store whose path is short enough for its admin socket."""
+    return processes._sockets / "store"
+
+
 def holds(proxy: Proxy, reference: str) -> bool:
-    """Whether all identity bytes of a version are in a proxy's store; asking makes nothing be filled."""
+    """Whether all identity bytes of a version are in a proxy's store."""
     model, _, version = reference.partition("@")
     status, body = proxy.get(f"/v1/models/{model}")
     cached = json.loads(body)["cached"].get(version, {}) if status == 200 else {}
@@ -73,6 +79,41 @@ def test_a_poll_finds_a_new_version(
     loads.check(loads.run("org/bert", client), second, "2")
     assert proxy.metric("hotstart_origin_bytes_total") == fetched
     assert "a version is warm" in proxy.process.stderr
+
+
+def test_a_publisher_notifies(
+    processes: Processes, loads: Loads, publish: Callable[..., Path], origin: str, store: Path
+) -> None:
+    """A proxy that is told of a publish and of an alias looks at once, however seldom it polls."""
+    first = publish("org/bert@1", origin, "--alias", "prod", environment={}, seed=1)
+    proxy = processes.serve(origin, store, *SELDOM)
+    client = {"HOTSTART_PROXY": proxy.url}
+    loads.check(loads.run("org/bert", client), first, "1")
+    notify = ("--notify", f"unix:{store}/admin.sock")
+    second = publish("org/bert@2", origin, *notify, environment={}, seed=2)
+    wait_until("version 2", arrived(proxy, "notify"))
+    assert holds(proxy, "org/bert@2")
+    processes.run("alias", "org/bert", "prod=2", "--origin", origin, *notify).check()
+    wait_until("the alias", lambda: proxy.metric("hotstart_arrivals_total", learned="notify") == 2)
+    loads.check(loads.run("org/bert", client), second, "2")
+
+
+def test_one_worker_polls_and_any_can_be_told(
+    processes: Processes, loads: Loads, publish: Callable[..., Path], origin: str, store: Path
+) -> None:
+    """With several workers a new version is filled once, whether one of them finds it or another is told."""
+    folder = publish("org/bert@1", origin, environment={}, seed=1)
+    proxy = processes.serve(origin, store, "--workers", "3", "--alias-ttl", "200ms")
+    loads.check(loads.run("org/bert", {"HOTSTART_PROXY": proxy.url}), folder, "1")
+    before = proxy.metric("hotstart_origin_bytes_total")
+    publish("org/bert@2", origin, environment={}, seed=2)
+    wait_until("version 2", lambda: proxy.metric("hotstart_arrival_seconds_count") == 1)
+    third = publish("org/bert@3", origin, "--notify", f"unix:{store}/admin.sock", environment={}, seed=3)
+    wait_until("version 3", lambda: proxy.metric("hotstart_arrival_seconds_count") >= 2)
+    assert holds(proxy, "org/bert@2")
+    assert holds(proxy, "org/bert@3")
+    size = sum(path.stat().st_size for path in third.rglob("*") if path.is_file())
+    assert proxy.metric("hotstart_origin_bytes_total") - before <= 2.1 * size
 
 
 def test_readiness_waits_for_a_version(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
@@ -54,6 +55,7 @@ class Arrivals:
         interval_seconds: float,
         observer: ArrivalObserver,
         *,
+        polls: bool = True,
         named: Collection[str] = (),
         sources: Sequence[NewsSource] = (),
         changed: Callable[[str, Learned], None] = lambda model, learned: None,
@@ -66,6 +68,7 @@ class Arrivals:
             store: the cache's.
             interval_seconds: between two polls of a model.
             observer: told of what arrives.
+            polls: ask by itself; False to look at what is hinted at alone, where a neighbour asks.
             named: models that are polled and filled though nobody has asked for them yet.
             sources: say which models have news.
             changed: told of every model whose index has changed at the origin.
@@ -78,7 +81,7 @@ class Arrivals:
         self._sources = sources
         self._changed = changed
         self._now = now
-        self._schedule = PollSchedule(interval_seconds, random.random)
+        self._schedule = PollSchedule(interval_seconds if polls else math.inf, random.random)
         self._queue = WarmQueue(interval_seconds, random.random)
         self._learning: dict[str, Learned] = {}
         self._wake = asyncio.Event()

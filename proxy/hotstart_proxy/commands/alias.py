@@ -8,6 +8,7 @@ import os
 
 from hotstart.wire.references import check_alias, check_model, check_version
 from hotstart_proxy.commands.interruption import run_interruptibly
+from hotstart_proxy.commands.notify_argument import add_notify_argument, tell_proxies
 from hotstart_proxy.commands.origin_arguments import (
     add_json_argument,
     add_layout_argument,
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_origin_argument(parser)
     add_layout_argument(parser, "for an alias of such a version")
+    add_notify_argument(parser)
     add_json_argument(parser)
     parser.set_defaults(refuse=parser.error)
 
@@ -58,8 +60,10 @@ async def _move(arguments: argparse.Namespace, moves: dict[str, str | None]) -> 
 
     async with open_origin(arguments.origin, os.environ) as origin:
         moved = await move_aliases(origin, arguments.model, moves, arguments.layout, now_ms())
+    notified = await tell_proxies(arguments.notify, moved.model)
     if arguments.json:
-        print(json.dumps({"model": moved.model, "aliases": moved.aliases, "before": moved.before}))
+        summary = {"model": moved.model, "aliases": moved.aliases, "before": moved.before}
+        print(json.dumps({**summary, **notified}))
     else:
         for alias in moves:
             print(f"{moved.model}@{alias}: {_change(moved, alias)}")

@@ -14,6 +14,7 @@ from hotstart.wire.errors import InvalidReference
 from hotstart.wire.references import Reference, check_alias, parse_reference
 from hotstart.wire.timestamps import format_timestamp
 from hotstart_proxy.commands.interruption import run_interruptibly
+from hotstart_proxy.commands.notify_argument import add_notify_argument, tell_proxies
 from hotstart_proxy.commands.origin_arguments import (
     add_json_argument,
     add_layout_argument,
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="publish nothing, but add zstd-framed twins to a version that was uploaded by other means",
     )
     add_layout_argument(parser, "for --twins")
+    add_notify_argument(parser)
     add_json_argument(parser)
     parser.set_defaults(refuse=parser.error)
 
@@ -123,8 +125,9 @@ async def _publish(arguments: argparse.Namespace, reference: Reference, metadata
                 progress=progress,
             )
     seconds = time.monotonic() - began
+    notified = await tell_proxies(arguments.notify, published.model)
     if arguments.json:
-        print(json.dumps(_publish_summary(published, seconds)))
+        print(json.dumps({**_publish_summary(published, seconds), **notified}))
     else:
         _print_published(published, seconds)
     return 0
@@ -138,8 +141,9 @@ async def _add_twins(arguments: argparse.Namespace) -> int:
         with drawn_progress() as progress:
             added = await add_twins(origin, arguments.twins, arguments.layout, now_ms(), progress)
     seconds = time.monotonic() - began
+    notified = await tell_proxies(arguments.notify, added.model)
     if arguments.json:
-        print(json.dumps(_twins_summary(added, seconds)))
+        print(json.dumps({**_twins_summary(added, seconds), **notified}))
     else:
         print(f"{added.model}@{added.version}: {_count(len(added.twins), 'twin')} ({added.outcome})")
         _print_twins(added.twins)

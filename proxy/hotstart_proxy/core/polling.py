@@ -8,6 +8,7 @@ waits by itself.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -70,7 +71,7 @@ class PollSchedule:
     """The models that are polled. Times are seconds of a clock that never goes back.
 
     Attributes:
-        interval_seconds: between two polls of a model.
+        interval_seconds: between two polls of a model; infinity to poll what is hinted at alone.
         random: gives numbers from 0 to 1.
     """
 
@@ -93,7 +94,7 @@ class PollSchedule:
         """Poll a model from now on; one that is known already is left alone."""
         if model not in self._turns:
             self._turns[model] = turn = _Turn(now)
-            self._set_due(model, turn, now if at_once else now + self.random() * self._interval())
+            self._set_due(model, turn, now if at_once else now + (1 - self.random()) * self._interval())
 
     def remove(self, model: str) -> None:
         """Poll it no more."""
@@ -145,7 +146,7 @@ class PollSchedule:
         turn.in_flight = False
         turn.failures = failures
         self._in_flight -= 1
-        if turn.hint is not None:
+        if turn.hint is not None or self._outages:
             due = max(now, turn.begun + LEAST_SECONDS_BETWEEN)
         elif failures:
             due = now + self._backoff(failures)
@@ -156,7 +157,9 @@ class PollSchedule:
     def next_at(self) -> float | None:
         """Return when take is worth a call; None if not before something else happens."""
         due = self._next_due()
-        if due is None or not self._outages:
+        if due is None or due == math.inf:
+            return None
+        if not self._outages:
             return due
         # One poll at a time while the origin is away: what it comes to decides what is next.
         return None if self._in_flight else max(due, self._paused_until)
@@ -178,6 +181,6 @@ class PollSchedule:
         return max(self.interval_seconds, len(self._turns) / MOST_A_SECOND)
 
     def _backoff(self, failures: int) -> float:
-        longest = max(MOST_BACKOFF_SECONDS, self.interval_seconds)
-        seconds = min(longest, self.interval_seconds * 2.0 ** min(failures - 1, 30))
+        first = min(self.interval_seconds, MOST_BACKOFF_SECONDS)
+        seconds = min(MOST_BACKOFF_SECONDS, first * 2.0 ** min(failures - 1, 30))
         return seconds * (1 - 0.5 * self.random())

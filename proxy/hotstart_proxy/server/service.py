@@ -56,6 +56,8 @@ class Service:
         listeners: Listeners | None = None,
         scrape: Callable[[], Awaitable[bytes]] | None = None,
         name: str | None = None,
+        *,
+        polls: bool = True,
     ) -> None:
         """Put a proxy together; nothing is opened before it is entered.
 
@@ -65,10 +67,12 @@ class Service:
             scrape: gives what ``/metrics`` answers; None for the metrics of this process.
             name: by which chains of proxies tell this one from others, all its workers together; None to make
                 one up.
+            polls: this process asks for new versions by itself; one of several workers is enough.
         """
         self._settings = settings
         self._scrape = scrape or self._scrape_own
         self._name = name or made_up_name()
+        self._polls = polls
         self._stack = AsyncExitStack()
         self._listeners = listeners
         self._data_servers: list[asyncio.AbstractServer] = []
@@ -114,7 +118,7 @@ class Service:
             Awaited(cache, settings.ready_when, settings.ready_within, settings.alias_ttl, metrics)
         )
         arrivals = await self._stack.enter_async_context(
-            Arrivals(cache, store, settings.alias_ttl, metrics, named=awaited.models)
+            Arrivals(cache, store, settings.alias_ttl, metrics, polls=self._polls, named=awaited.models)
         )
         metrics.watch_store(lambda: self._reading(cache, awaited.state()))
         options = NativeOptions(

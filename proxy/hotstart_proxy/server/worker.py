@@ -49,17 +49,20 @@ def run_worker(
     """
     configure_logs(settings.log_format, settings.log_level, worker=number)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_work(settings, name, listeners, parent))
+        return runner.run(_work(settings, name, number, listeners, parent))
 
 
-async def _work(settings: Settings, name: str, listeners: Listeners, parent: socket.socket) -> int:
+async def _work(
+    settings: Settings, name: str, number: int, listeners: Listeners, parent: socket.socket
+) -> int:
     told = asyncio.Event()
-    for number in _END_SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    for end_signal in _END_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(end_signal, told.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
     reader, writer = await asyncio.open_unix_connection(sock=parent, limit=_LONGEST_LINE_BYTES)
     link = _ParentLink(reader, writer)
-    service = Service(settings, listeners, link.scrape, name)
+    # The first is the one that is always there: it is started first, and again whenever it ends.
+    service = Service(settings, listeners, link.scrape, name, polls=number == 1)
     listening = asyncio.create_task(link.listen(service.metrics.snapshot, told.set, service.close_admin))
     try:
         await serve_until(told, service, lambda: link.send(Message(Kind.SERVING)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hotstart_proxy.core.polling import LEAST_SECONDS_BETWEEN, Learned, Poll, PollSchedule
 
 INTERVAL = 10.0
@@ -152,3 +154,18 @@ def test_a_removed_model_is_polled_no_more() -> None:
     assert "org/bert" not in polls
     assert polls.next_at() is None
     assert len(polls) == 0
+
+
+def test_a_schedule_of_hints_alone() -> None:
+    """Where another worker polls, only what is hinted at is asked for, and a failure is tried again."""
+    polls = PollSchedule(math.inf, lambda: 0.0)
+    polls.add("org/bert", 0.0)
+    assert polls.next_at() is None
+    assert polls.take(1e9) is None
+    assert polls.hint("org/bert", 1.0, Learned.NOTIFY)
+    assert polls.take(1.0) == Poll("org/bert", Learned.NOTIFY)
+    polls.failed("org/bert", 2.0, origin_away=True)
+    assert polls.next_at() == 62.0
+    assert polls.take(62.0) is not None
+    polls.answered("org/bert", 62.0)
+    assert polls.next_at() is None
