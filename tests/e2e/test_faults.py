@@ -190,7 +190,7 @@ def test_a_workers_death_in_the_middle_of_a_fill(
         proxy = processes.serve(
             origin,
             tmp_path / "store",
-            *("--workers", "2"),
+            *("--workers", "2", "--alias-ttl", "1h"),
             environment={**environment, "AWS_ENDPOINT_URL_S3": to_s3.url},
         )
         printed = proxy.process.wait_for_output("with 2 workers")
@@ -207,12 +207,17 @@ def test_a_workers_death_in_the_middle_of_a_fill(
             of_worker.setdefault(number, connection)
             if len(of_worker) == 2:
                 break
+        for connection in of_worker.values():
+            # Looked up before S3 falls silent.
+            connection.request("GET", "/v1/models/org/bert@1")
+            connection.getresponse().read()
         to_s3.answers.hold_after(12 * MEBIBYTE)
         before = to_s3.answers.passed
         for connection in of_worker.values():
             connection.request("GET", "/v1/models/org/bert@1/model.safetensors")
         to_s3.answers.wait_until_held()
         answers = {number: connection.getresponse() for number, connection in of_worker.items()}
+        assert [answer.status for answer in answers.values()] == [200, 200]
         os.kill(pids["1"], signal.SIGKILL)
         to_s3.answers.release()
         assert answers["2"].read() == file.read_bytes()
