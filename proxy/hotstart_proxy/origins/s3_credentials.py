@@ -19,7 +19,7 @@ from hotstart_proxy.telemetry.logs import log_event
 __all__ = ["Credentials", "Keys"]
 
 _log = logging.getLogger("hotstart_proxy.origins")
-# Between two looks that found nothing new: whoever hands credentials out is not asked by every request.
+# After a look that found nothing new: whoever hands credentials out is not asked by every request.
 _LOOK_AGAIN_SECONDS = 5.0
 
 # Access key, secret and session token: what botocore calls frozen credentials.
@@ -80,6 +80,8 @@ class Credentials:
             async with self._lock:
                 if self._found is None and self._may_look():
                     self._found = await self._look_up()
+                    if self._found is not None:
+                        self._looked_at = float("-inf")
 
     def _may_look(self) -> bool:
         now = asyncio.get_running_loop().time()
