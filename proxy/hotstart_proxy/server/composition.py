@@ -52,6 +52,7 @@ def model_origin(settings: Settings, name: str, observer: Observer) -> ModelOrig
         endpoint=settings.origin_endpoint,
         region=settings.origin_region,
         addressing=settings.origin_addressing,
+        stall_seconds=settings.origin_timeout,
     )
     origin = open_origin(settings.origin, os.environ, s3, observer)
     # A mistyped path or a volume that is not mounted: said at the start instead of with every answer.

@@ -254,6 +254,13 @@ class Settings:
         help_text="File whose first line is the bearer token for an origin that is another proxy; read again"
         " when it changes.",
     )
+    origin_timeout: float = _setting(
+        _positive_duration,
+        default="15s",
+        unit="duration",
+        help_text="How long an answer of S3 may stay silent before the request is sent again, from the byte"
+        " it had come to; after twice that it is given up.",
+    )
     layout: Layout = _setting(  # noqa: RUF009  it is dataclasses.field
         Layout.parse,
         default="{model}/{version}/{file}",
