@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Callable, Coroutine, Set
 from typing import Any
 
 from hotstart.wire import documents as json_documents
-from hotstart.wire.errors import HotstartError, IntegrityError
+from hotstart.wire.errors import FormatError, HotstartError, IntegrityError
 from hotstart.wire.index import Index
 from hotstart.wire.manifest import Representation, dump_pieces
 from hotstart.wire.opening import Fallback
@@ -19,6 +20,7 @@ from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import Reference
 from hotstart_proxy.core.breaker import Circuit, Phase
 from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.core.scrub import VERIFY_PACE
 from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginPaused
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
@@ -35,7 +37,9 @@ from .manifests import KnownManifest, Manifests
 from .passthrough import PassThrough
 from .registry import Fills
 from .representations import kept_kinds, representations
+from .scrub import Scrub
 from .settings import CacheSettings
+from .verification import Verification, Verifier
 
 __all__ = ["Cache"]
 
@@ -101,18 +105,30 @@ class Cache:
             self._fill_ended,
         )
         self._passthrough = PassThrough(origin, observer, self._origin_failed)
+        self._verifier = Verifier(store, observer, self._in_use, self._refill, self._restore)
         self._open: Counter[str] = Counter()
         self._bodies = Tally()
         self._index_watchers: list[Callable[[Index | None, Index], None]] = []
         # When readers last asked for each model, by the clock of now.
         self._asked: dict[str, float] = {}
         self._writing = asyncio.Lock()
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._standing: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> Cache:
-        self._housekeeping = asyncio.create_task(self._keep_house())
-        self._housekeeping.add_done_callback(self._task_ended)
+        try:
+            await self._holdings.read_pins()
+        except StoreError as error:
+            self._condition.store_failed(error)
+        standing = [self._keep_house()]
+        interval = self._settings.scrub_interval_seconds
+        if interval:
+            failed = self._condition.store_failed
+            standing.append(Scrub(self._store, self._verifier, interval, self._now, failed).run())
+        for work in standing:
+            task = asyncio.create_task(work)
+            task.add_done_callback(self._task_ended)
+            self._standing.append(task)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -120,9 +136,10 @@ class Cache:
         await self._manifests.close()
         await self._passthrough.close()
         await self._fills.close()
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            await asyncio.wait([self._housekeeping])
+        for task in self._standing:
+            task.cancel()
+        await asyncio.gather(*self._standing, return_exceptions=True)
+        self._verifier.close()
         # Small writes and removals under way, each a moment's work.
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -380,6 +397,12 @@ class Cache:
         await self._store.delete(representation.id)
         return None
 
+    def _in_use(self, content_id: str, is_open: bool) -> None:
+        if is_open:
+            self._open[content_id] += 1
+        else:
+            self._closed(content_id)
+
     def _closed(self, content_id: str) -> None:
         self._open[content_id] -= 1
         if not self._open[content_id]:
@@ -512,6 +535,51 @@ class Cache:
         await self._fills.let_go_idle()
         freed = await self._store.drop_partials(self._settings.partial_ttl_seconds)
         return freed + await self._holdings.collect()
+
+    async def verify(self) -> Verification:
+        """Compare all that the store holds with its digests; what is damaged is fetched again.
+
+        Raises:
+            StoreError
+        """
+        return await self._verifier.verify(VERIFY_PACE)
+
+    def _refill(self, model: str, version: str, path: str) -> bool:
+        """Begin to fetch a representation that was held, if its version is still kept."""
+        if version not in self._holdings.kept(model):
+            return False
+        self._spawn(self._refill_one(Reference(model, version), path))
+        return True
+
+    async def _refill_one(self, reference: Reference, path: str) -> None:
+        # Whoever fails at it, origin or store, is told of by the fill; the next reader tries again.
+        with contextlib.suppress(HotstartError):
+            resolved = await self.resolve(reference)
+            item = resolved.manifest.representation(path)
+            if item is not None and resolved.kept:
+                spared = frozenset(other.id for other in _representations(resolved))
+                await self._warm_one(VersionBlob(reference.model, resolved.manifest.version, item), spared)
+
+    async def _restore(self, place: documents.Place) -> bool:
+        """Write a document again that was removed for being damaged; False where it cannot be had."""
+        try:
+            match place.kind:
+                case documents.Kind.INDEX:
+                    data = (await self._indexes.get(place.model)).dump()
+                    await self._write(documents.index_name(place.model), data)
+                case documents.Kind.MANIFEST:
+                    resolved = await self.resolve(Reference(place.model, place.name))
+                    name = documents.manifest_name(place.model, place.name)
+                    if resolved.kept:
+                        await self._write(name, resolved.manifest_bytes)
+                    return resolved.kept
+                case documents.Kind.PIN:
+                    await self._holdings.restore_pin(place.model, place.name, int(self._now() * 1000))
+                case documents.Kind.PIECES:
+                    return False
+        except (NotFound, OriginError, FormatError):
+            return False
+        return True
 
     async def _keep_house(self) -> None:
         while True:

@@ -145,6 +145,14 @@ class Holdings:
         """Know what the documents say before anything is removed: all of them once, the pins each time."""
         if not self._loaded:
             await self._load()
+        await self.read_pins()
+
+    async def read_pins(self) -> None:
+        """Read the pins anew, which other processes may have changed.
+
+        Raises:
+            StoreError
+        """
         for model in await self._pins.refresh():
             self._keep_anew(model)
 
@@ -276,6 +284,17 @@ class Holdings:
             await self._pins.remove(model, version)
             self._keep_anew(model)
             return True
+
+    async def restore_pin(self, model: str, version: str, pinned_at: int) -> None:
+        """Write a pin again whose document was damaged.
+
+        Raises:
+            StoreError
+        """
+        async with self._lock:
+            holds = self._pinnable.get((model, version), {})
+            await self._pins.add(Pin(model, version, pinned_at, holds))
+            self._keep_anew(model)
 
     async def look_for_pin(self, model: str, version: str) -> bool:
         """Tell whether a version is kept because another process has pinned it.

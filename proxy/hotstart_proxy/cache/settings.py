@@ -26,6 +26,7 @@ class CacheSettings:
         fill_connections: requests to the origin at a time for one fill.
         idle_fill_seconds: a fill that nobody reads is let go after so long: its verified pieces stay, but
             other processes on the store may drop them if they need the room.
+        scrub_interval_seconds: from the end of a scrub to the next; 0 for none at all.
         presign_seconds: life of the URLs that readers are redirected to.
     """
 
@@ -39,6 +40,7 @@ class CacheSettings:
     fill_connections: int = 8
     idle_fill_seconds: float = 30.0
     presign_seconds: int = 3600
+    scrub_interval_seconds: float = 0.0
 
     def newest_of(self, model: str) -> int:
         """Return how many of a model's newest versions are kept."""

@@ -58,6 +58,9 @@ class Observer(Protocol):
     def healed(self, model: str) -> None:
         """A blob that was not what its manifest says was removed, to be filled again."""
 
+    def verified(self, count: int) -> None:
+        """Bytes at rest were read to be compared with their digests."""
+
     def evicted(self, reason: str, count: int) -> None:
         """A blob of count bytes was removed; reason is ``"budget"``, ``"retired"`` or ``"asked"``."""
 
@@ -96,6 +99,9 @@ class NullObserver:
         """Ignore it."""
 
     def healed(self, model: str) -> None:
+        """Ignore it."""
+
+    def verified(self, count: int) -> None:
         """Ignore it."""
 
     def evicted(self, reason: str, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The administrative API, on a listener of its own: warm, pin, evict, collect garbage."""
+"""The administrative API, on a listener of its own: warm, pin, evict, collect garbage, verify."""
 
 from __future__ import annotations
 
@@ -70,6 +70,28 @@ class AdminApi:
     async def gc(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Remove the blobs of all versions that are not kept."""
         return _respond_members(exchange, {"freed_bytes": await self._cache.gc()})
+
+    async def verify(self, exchange: Exchange, match: Match) -> web.StreamResponse:
+        """Compare all that is held with its digests; what is damaged is fetched again in the background."""
+        found = await self._cache.verify()
+        members = {
+            "checked_blobs": found.checked_blobs,
+            "checked_bytes": found.checked_bytes,
+            "checked_documents": found.checked_documents,
+            "unknown_blobs": found.unknown_blobs,
+            "damaged": [
+                {
+                    "store": damage.store,
+                    "name": damage.name,
+                    "reference": damage.reference,
+                    "bytes": damage.size,
+                    "problem": damage.problem,
+                    "refill": damage.refill,
+                }
+                for damage in found.damaged
+            ],
+        }
+        return _respond_members(exchange, members)
 
     async def _resolve(self, exchange: Exchange, match: Match) -> Resolved:
         assert match.reference is not None

@@ -71,6 +71,7 @@ def handlers(
             RouteName.EVICT: admin.evict,
             RouteName.POLL: admin.poll,
             RouteName.GC: admin.gc,
+            RouteName.VERIFY: admin.verify,
         }
     native = NativeApi(cache, options, metrics)
     return {

@@ -31,6 +31,7 @@ def cache_settings(settings: Settings) -> CacheSettings:
         keep=settings.keep,
         partial_ttl_seconds=settings.partial_ttl,
         presign_seconds=settings.presign_expiry,
+        scrub_interval_seconds=settings.scrub_interval,
     )
 
 

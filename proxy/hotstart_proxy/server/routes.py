@@ -45,6 +45,7 @@ class RouteName(StrEnum):
     EVICT = "evict"
     POLL = "poll"
     GC = "gc"
+    VERIFY = "verify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ ROUTES: tuple[Route, ...] = (
     Route(RouteName.EVICT, ("POST",), "/v1/models/{model}@{version}:evict", _ADMIN, False, "empty the store"),
     Route(RouteName.POLL, ("POST",), "/v1/models/{model}:poll", _ADMIN, False, "look for new versions"),
     Route(RouteName.GC, ("POST",), "/v1/gc", _ADMIN, False, "drop what is not kept"),
+    Route(RouteName.VERIFY, ("POST",), "/v1/verify", _ADMIN, False, "check the digests of all that is held"),
 )
 _BY_NAME = {route.name: route for route in ROUTES}
 _FIXED = {route.pattern: route for route in ROUTES if "{" not in route.pattern}

@@ -359,6 +359,13 @@ class Settings:
         unit="duration",
         help_text="How long an interrupted fill is kept to be resumed.",
     )
+    scrub_interval: float = _setting(
+        parse_duration,
+        default="1d",
+        unit="duration",
+        help_text="How long after a scrub of the store the next one begins; the first begins at the start. 0"
+        " for none.",
+    )
     presign_expiry: int = _setting(
         _presign_duration,
         default="1h",

@@ -118,6 +118,9 @@ CIRCUIT_OPEN = _gauge(
 )
 REFETCHES = _counter("hotstart_refetched_pieces_total", "Pieces that came damaged and were fetched again.")
 HEALED = _counter("hotstart_corruptions_total", "Stored blobs that were found damaged and removed.")
+VERIFIED_BYTES = _counter(
+    "hotstart_verified_bytes_total", "Bytes at rest that a scrub or a verification has read."
+)
 EVICTIONS = _counter("hotstart_evictions_total", "Blobs removed from the store.", "reason")
 EVICTED_BYTES = _counter("hotstart_evicted_bytes_total", "Bytes of blobs removed from the store.", "reason")
 DEGRADED = _gauge(
@@ -173,6 +176,7 @@ METRICS: tuple[MetricSpec, ...] = (
     CIRCUIT_OPEN,
     REFETCHES,
     HEALED,
+    VERIFIED_BYTES,
     EVICTIONS,
     EVICTED_BYTES,
     DEGRADED,
@@ -302,6 +306,7 @@ class Metrics:
         self._circuit_open = self._make_gauge(CIRCUIT_OPEN)
         self._refetches = self._make_counter(REFETCHES)
         self._healed = self._make_counter(HEALED)
+        self._verified_bytes = self._make_counter(VERIFIED_BYTES)
         self._evictions = self._make_counter(EVICTIONS)
         self._evicted_bytes = self._make_counter(EVICTED_BYTES)
         self._degraded = self._make_gauge(DEGRADED)
@@ -417,6 +422,10 @@ class Metrics:
     def healed(self, model: str) -> None:
         """A damaged blob was removed."""
         self._healed.inc()
+
+    def verified(self, count: int) -> None:
+        """Bytes at rest were read."""
+        self._verified_bytes.inc(count)
 
     def evicted(self, reason: str, count: int) -> None:
         """A blob was removed."""

@@ -41,6 +41,7 @@ class Events(NullObserver):
         self.heals = 0
         self.evictions: list[tuple[str, int]] = []
         self.redirects = 0
+        self.verified_bytes = 0
 
     def fill_ended(self, model: str, outcome: str, fetched_bytes: int, seconds: float) -> None:
         self.outcomes.append(outcome)
@@ -50,6 +51,9 @@ class Events(NullObserver):
 
     def healed(self, model: str) -> None:
         self.heals += 1
+
+    def verified(self, count: int) -> None:
+        self.verified_bytes += count
 
     def evicted(self, reason: str, count: int) -> None:
         self.evictions.append((reason, count))
