@@ -15,7 +15,6 @@ from hotstart_proxy.stores.base import NoSpaceNow, Store, StoreError
 from hotstart_proxy.stores.disk import DiskStore
 from hotstart_proxy.stores.urls import InvalidStoreUrl, open_store
 from tests.conformance.stores.sharing import SharingSuite
-from tests.conformance.stores.sharing import SharingSuite
 from tests.conformance.stores.suite import StoreSuite, begin, content, digests, fill, read_all, write
 
 
