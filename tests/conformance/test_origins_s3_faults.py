@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -19,53 +20,27 @@ from hotstart_proxy.origins.base import (
 )
 from hotstart_proxy.origins.s3 import S3Origin, S3Settings
 from tests.conformance.origins import MIB, noise, read_range
+from tests.support.fault_s3 import BUCKET, Act, FaultS3
 
 DATA = noise(3 * MIB)
 ETAG = '"the-etag"'
 ITEM = OriginObject("a/weights", ETAG)
 LAST_MODIFIED = "Tue, 14 Nov 2023 22:13:20 GMT"
 
-Act = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-class FaultyS3:
-    """Answers each request by the next act, and by the last one for ever.
-
-    Attributes:
-        acts: what to do; taken off from the front.
-        ranges: of every request, as it came.
-    """
-
-    def __init__(self) -> None:
-        self.acts: list[Act] = [right]
-        self.ranges: list[str | None] = []
-        self.url = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.ranges.append(request.headers.get("Range"))
-        act = self.acts.pop(0) if len(self.acts) > 1 else self.acts[0]
-        return await act(request)
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultS3]:
+    """A server that right answers are scripted for."""
+    with FaultS3(tmp_path) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        server.script(right)
+        yield server
 
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultyS3]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    faulty = FaultyS3()
-    app = web.Application(client_max_size=64 * MIB)
-    app.router.add_route("*", "/{path:.*}", faulty.handle)
-    runner = web.AppRunner(app, shutdown_timeout=1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    faulty.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield faulty
-    await runner.cleanup()
-
-
-@pytest.fixture
-async def origin(server: FaultyS3) -> AsyncIterator[S3Origin]:
-    async with S3Origin("bucket", "", S3Settings(endpoint=server.url, stall_seconds=1.0)) as origin:
+async def origin(server: FaultS3) -> AsyncIterator[S3Origin]:
+    async with S3Origin(BUCKET, "", S3Settings(endpoint=server.url, stall_seconds=1.0)) as origin:
         yield origin
 
 
@@ -168,33 +143,33 @@ async def all_of_it(origin: S3Origin) -> bytes:
 
 
 @pytest.mark.parametrize("act", [right, whole, status_200_with_content_range])
-async def test_right_bytes_are_taken(server: FaultyS3, origin: S3Origin, act: Act) -> None:
+async def test_right_bytes_are_taken(server: FaultS3, origin: S3Origin, act: Act) -> None:
     """A whole object for the whole range, and 200 with a right Content-Range, are right answers."""
-    server.acts = [act]
+    server.script(act)
     assert await all_of_it(origin) == DATA
 
 
 @pytest.mark.parametrize("act", [whole, shifted, nonsense_range, short_by_announcement, too_long])
-async def test_wrong_bytes_are_never_taken(server: FaultyS3, origin: S3Origin, act: Act) -> None:
+async def test_wrong_bytes_are_never_taken(server: FaultS3, origin: S3Origin, act: Act) -> None:
     """An answer that is not the range that was asked for is an error after some attempts."""
-    server.acts = [act]
+    server.script(act)
     with pytest.raises(OriginUnreachable):
         await read_range(origin, ITEM, 1000, 2 * MIB)
-    assert len(server.ranges) > 1
+    assert len(server.seen) > 1
 
 
 @pytest.mark.parametrize("act", [other_etag, no_etag, smaller_object, error(412, "PreconditionFailed")])
-async def test_another_object_is_never_taken(server: FaultyS3, origin: S3Origin, act: Act) -> None:
+async def test_another_object_is_never_taken(server: FaultS3, origin: S3Origin, act: Act) -> None:
     """An object with another ETag or size is "changed", at once, whether or not the server minds If-Match."""
-    server.acts = [act]
+    server.script(act)
     with pytest.raises(ObjectChanged):
         await all_of_it(origin)
-    assert len(server.ranges) == 1
+    assert len(server.seen) == 1
 
 
-async def test_replaced_between_two_attempts(server: FaultyS3, origin: S3Origin) -> None:
+async def test_replaced_between_two_attempts(server: FaultS3, origin: S3Origin) -> None:
     """When the connection breaks and the object has changed meanwhile, the get ends with an error."""
-    server.acts = [cut_short, other_etag]
+    server.script(cut_short, other_etag)
     with pytest.raises(ObjectChanged):
         await all_of_it(origin)
 
@@ -210,18 +185,19 @@ async def test_replaced_between_two_attempts(server: FaultyS3, origin: S3Origin)
         error(400, "RequestTimeout"),
     ],
 )
-async def test_passing_faults_are_survived(server: FaultyS3, origin: S3Origin, act: Act) -> None:
+async def test_passing_faults_are_survived(server: FaultS3, origin: S3Origin, act: Act) -> None:
     """A fault that passes costs another attempt, and every byte arrives once."""
-    server.acts = [act, right]
+    server.script(act, right)
     assert await all_of_it(origin) == DATA
-    assert len(server.ranges) == 2
+    assert len(server.seen) == 2
 
 
-async def test_attempts_count_anew_after_progress(server: FaultyS3, origin: S3Origin) -> None:
+async def test_attempts_count_anew_after_progress(server: FaultS3, origin: S3Origin) -> None:
     """A server that breaks every connection, each after a good piece, still gives the whole."""
-    server.acts = [error(500, "x")] * 3 + [cut_short] + [error(500, "x")] * 3 + [cut_short, right]
+    fails = [error(500, "x")] * 3
+    server.script(*fails, cut_short, *fails, cut_short, right)
     assert await all_of_it(origin) == DATA
-    starts = [value.partition("=")[2].partition("-")[0] for value in server.ranges if value]
+    starts = [seen.wanted.partition("=")[2].partition("-")[0] for seen in server.seen if seen.wanted]
     assert starts == ["0"] * 4 + [starts[4]] * 4 + [starts[8]]
     assert 0 < int(starts[4]) < int(starts[8])
 
@@ -238,10 +214,10 @@ async def test_attempts_count_anew_after_progress(server: FaultyS3, origin: S3Or
     ],
 )
 async def test_errors_have_their_kind(
-    server: FaultyS3, origin: S3Origin, act: Act, kind: type[OriginError]
+    server: FaultS3, origin: S3Origin, act: Act, kind: type[OriginError]
 ) -> None:
     """What an S3 error means is told by the error's class; the answer's words and the cause are kept."""
-    server.acts = [act]
+    server.script(act)
     for call in (
         all_of_it(origin),
         origin.read("a/b"),
@@ -255,7 +231,7 @@ async def test_errors_have_their_kind(
         assert raised.value.__cause__ is not None
 
 
-async def test_a_document_that_breaks_off_is_read_again(server: FaultyS3, origin: S3Origin) -> None:
+async def test_a_document_that_breaks_off_is_read_again(server: FaultS3, origin: S3Origin) -> None:
     """A small object is never taken short either."""
 
     async def half(request: web.Request) -> web.StreamResponse:
@@ -270,13 +246,13 @@ async def test_a_document_that_breaks_off_is_read_again(server: FaultyS3, origin
     async def full(request: web.Request) -> web.StreamResponse:
         return answer(b"0123456789", 200)
 
-    server.acts = [half, full]
+    server.script(half, full)
     found = await origin.read("a/b")
     assert found is not None
     assert (found.data, found.last_modified) == (b"0123456789", 1_700_000_000_000)
 
 
-async def test_a_document_that_is_too_large_is_refused(server: FaultyS3, origin: S3Origin) -> None:
+async def test_a_document_that_is_too_large_is_refused(server: FaultS3, origin: S3Origin) -> None:
     """A huge object under a document's key is an error, before its bytes are read into memory."""
 
     async def huge(request: web.Request) -> web.StreamResponse:
@@ -285,37 +261,37 @@ async def test_a_document_that_is_too_large_is_refused(server: FaultyS3, origin:
         await response.prepare(request)
         return response
 
-    server.acts = [huge]
+    server.script(huge)
     with pytest.raises(OriginError, match="at most"):
         await origin.read("a/b")
 
 
-async def test_a_conflict_is_tried_again(server: FaultyS3, origin: S3Origin) -> None:
+async def test_a_conflict_is_tried_again(server: FaultS3, origin: S3Origin) -> None:
     """A create-only write that AWS answers with 409, for another one is under way, is sent again."""
 
     async def written(request: web.Request) -> web.StreamResponse:
         assert request.headers["If-None-Match"] == "*"
         return answer(b"", 200)
 
-    server.acts = [error(409, "ConditionalRequestConflict"), written]
+    server.script(error(409, "ConditionalRequestConflict"), written)
     info = await origin.put("a/b", b"1", create_only=True)
     assert info.etag == ETAG
 
 
-async def test_a_lost_swap_is_told(server: FaultyS3, origin: S3Origin) -> None:
+async def test_a_lost_swap_is_told(server: FaultS3, origin: S3Origin) -> None:
     """A compare-and-swap that AWS answers with 409 is lost, as with 412."""
-    server.acts = [error(409, "ConditionalRequestConflict")]
+    server.script(error(409, "ConditionalRequestConflict"))
     with pytest.raises(ObjectChanged):
         await origin.put("a/b", b"1", if_match=ETAG)
-    assert len(server.ranges) == 1
+    assert len(server.seen) == 1
 
 
-async def test_a_server_that_ignores_conditions_is_unfit(server: FaultyS3, origin: S3Origin) -> None:
+async def test_a_server_that_ignores_conditions_is_unfit(server: FaultS3, origin: S3Origin) -> None:
     """An origin that overwrites in spite of If-None-Match is refused for publishing."""
 
     async def anything_goes(request: web.Request) -> web.StreamResponse:
         return answer(b"", 200)
 
-    server.acts = [anything_goes]
+    server.script(anything_goes)
     with pytest.raises(OriginUnfit, match="If-None-Match"):
         await origin.check_publishable()

@@ -11,6 +11,7 @@ HEAD, ListObjectsV2 and PUT, path style; it looks at who asks, and does not veri
         s3.fail(cut(after=100_000), key="*.safetensors")        # from now on, for these keys
         ...                                                     # environment=s3.environment(), s3.origin
         s3.mend()                                               # no more faults
+        s3.stop(); s3.start()                                   # nobody there; back again
         s3.sent("org/bert/7/model.safetensors")                 # bytes that went out, by key
 
 It runs in a thread with a loop of its own, so that blocking tests and proxies in other processes can use it.
@@ -26,13 +27,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
@@ -45,6 +47,7 @@ from tests.support.deadlines import DEADLINE_SECONDS
 
 __all__ = [
     "BUCKET",
+    "Act",
     "Fault",
     "FaultS3",
     "Seen",
@@ -66,6 +69,7 @@ _CHUNK_BYTES = 64 * 1024
 _PAGE_KEYS = 1000
 # SO_LINGER with time 0: close() sends RST at once.
 _RESET = struct.pack("ii", 1, 0)
+Act: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/")
 
 
@@ -85,6 +89,7 @@ class Fault:
         shift: Content-Range, and the bytes, are so much further on.
         ignores_range: 200 with the whole object.
         flips: the byte at this offset of the object is wrong.
+        act: answers instead of this server, whatever it likes.
     """
 
     status: int | None = None
@@ -99,6 +104,7 @@ class Fault:
     shift: int = 0
     ignores_range: bool = False
     flips: int | None = None
+    act: Act | None = None
 
 
 def slow_down(retry_after: int | None = None) -> Fault:
@@ -159,17 +165,17 @@ def whole() -> Fault:
     return Fault(ignores_range=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
-    """A request that came.
+    """A request that came; what was answered is noted as it happens, before it can be seen elsewhere.
 
     Attributes:
         key: below the bucket; empty for a listing.
         wanted: the Range header's value; None where there was none.
         access_key: who asked; None where nobody says.
         presigned: the signature was in the query.
-        status: of the answer; 0 where none was sent.
-        sent_bytes: of an object, in the body.
+        status: of the answer; 0 while there is none.
+        sent_bytes: of an object, in the body, so far.
         at: when it came, by the monotonic clock.
     """
 
@@ -203,7 +209,7 @@ class FaultS3:
     Attributes:
         url: the endpoint.
         origin: what ``--origin`` takes.
-        seen: every request so far, in the order of their ends.
+        seen: every request so far, in the order in which they came.
         refused_keys: access keys that are answered with an S3 code each: ``{"OLD": "ExpiredToken"}``.
     """
 
@@ -237,8 +243,8 @@ class FaultS3:
         self._thread.join(DEADLINE_SECONDS)
         self._loop.close()
 
-    def _in_loop(self, work: object) -> Future[None]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)  # type: ignore[arg-type]
+    def _in_loop(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _start(self) -> None:
         app = web.Application(client_max_size=2**30)
@@ -293,6 +299,13 @@ class FaultS3:
         with self._lock:
             self._rules.append(_Rule(fault, key, method, presigned, times))
 
+    def script(self, *acts: Act) -> None:
+        """Let requests be answered by these in turn, and by the last one for ever."""
+        self.mend()
+        for act in acts[:-1]:
+            self.fail(Fault(act=act), times=1)
+        self.fail(Fault(act=acts[-1]))
+
     def mend(self) -> None:
         """Let everything go right from the next request on; what hangs goes on hanging."""
         with self._lock:
@@ -303,7 +316,7 @@ class FaultS3:
         return sum(seen.sent_bytes for seen in self.requests(key))
 
     def requests(self, key: str = "*", method: str = "*") -> list[Seen]:
-        """Return the requests that have ended, of the keys that fit the pattern."""
+        """Return the requests so far, of the keys that fit the pattern."""
         rule = _Rule(Fault(), key, method, None, None)
         with self._lock:
             return [seen for seen in self.seen if rule.fits(seen)]
@@ -332,12 +345,11 @@ class FaultS3:
             query is not None,
             at=time.monotonic(),
         )
-        answer = _Answer(request, seen, self._take(seen), self._stopping)
-        try:
-            return await self._answer(request, bucket, key, answer)
-        finally:
-            with self._lock:
-                self.seen.append(replace(seen, status=answer.status, sent_bytes=answer.sent_bytes))
+        with self._lock:
+            self.seen.append(seen)
+        return await self._answer(
+            request, bucket, key, _Answer(request, seen, self._take(seen), self._stopping)
+        )
 
     def _take(self, seen: Seen) -> Fault:
         with self._lock:
@@ -356,6 +368,8 @@ class FaultS3:
         if fault.hang_after is not None and fault.hang_after < 0:
             await self._stopping.wait()
             raise asyncio.CancelledError
+        if fault.act is not None:
+            return await fault.act(request)
         if fault.status is not None:
             return answer.error(fault.status, fault.code)
         refused = self.refused_keys.get(answer.seen.access_key or "")
@@ -446,25 +460,23 @@ class _Answer:
     def __init__(self, request: web.Request, seen: Seen, fault: Fault, stopping: asyncio.Event) -> None:
         self.seen = seen
         self.fault = fault
-        self.status = 0
-        self.sent_bytes = 0
         self.headers: dict[str, str] = dict(fault.headers)
         self._request = request
         self._stopping = stopping
 
     def error(self, status: int, code: str, message: str = "as the test says") -> web.Response:
-        self.status = status
+        self.seen.status = status
         text = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
         if self._request.method == "HEAD":
             text = ""
         return web.Response(status=status, headers=self.headers, text=text, content_type="application/xml")
 
     def xml(self, text: str) -> web.Response:
-        self.status = 200
+        self.seen.status = 200
         return web.Response(headers=self.headers, text=text, content_type="application/xml")
 
     def bodyless(self, status: int, size: int) -> web.Response:
-        self.status = status
+        self.seen.status = status
         # aiohttp keeps a HEAD's Content-Length as it is told.
         headers = (
             {**self.headers, "Content-Length": str(size)} if self._request.method == "HEAD" else self.headers
@@ -472,16 +484,16 @@ class _Answer:
         return web.Response(status=status, headers=headers)
 
     async def body(self, status: int, path: Path, wanted: ByteRange) -> web.StreamResponse:
-        self.status = status
+        self.seen.status = status
         response = web.StreamResponse(status=status, headers=self.headers)
         response.content_length = len(wanted)
         await response.prepare(self._request)
         for chunk in self._chunks(path, wanted):
+            self.seen.sent_bytes += len(chunk)
             await response.write(chunk)
-            self.sent_bytes += len(chunk)
             if self.fault.bytes_per_second is not None:
                 await asyncio.sleep(len(chunk) / self.fault.bytes_per_second)
-        if self.sent_bytes < len(wanted):
+        if self.seen.sent_bytes < len(wanted):
             await self._break_off()
         return response
 

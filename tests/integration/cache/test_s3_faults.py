@@ -140,16 +140,16 @@ async def test_a_fault_that_passes(rig: Rig, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cut", "reset", "silent in the body"])
 async def test_a_broken_body_is_resumed_at_the_byte(rig: Rig, name: str) -> None:
-    """After a break the next request begins where the last byte was, so the origin sends the file once."""
+    """After a break the next request begins at the byte that was reached; the origin sends the file once."""
     fault, times, _ = PASSING[name]
     assert times is not None
     rig.s3.fail(fault, key=KEY, times=times)
     async with rig.cache() as cache:
         assert (await read(cache, FILE))[0] == MODEL_BYTES
         await eventually(lambda: rig.told.outcomes)
-    # What a reset throws away on the way is sent again: at most what the sockets held.
+    # What had arrived but was not read yet when the connection broke is sent again: what buffers hold.
     again = rig.s3.sent(KEY) - SIZE
-    assert again == 0 or (name == "reset" and again < times * MIB)
+    assert again == 0 or (name != "silent in the body" and again < times * MIB // 2)
     starts = rig.starts()
     assert starts == sorted(set(starts))
     assert len([start for start in starts if start % (2 * PIECE_BYTES)]) == times
