@@ -138,7 +138,7 @@ async def test_a_fault_that_passes(rig: Rig, name: str) -> None:
     assert rig.committed
 
 
-@pytest.mark.parametrize("name", ["cut", "reset", "silent in the body"])
+@pytest.mark.parametrize("name", ["cut", "silent in the body"])
 async def test_a_broken_body_is_resumed_at_the_byte(rig: Rig, name: str) -> None:
     """After a break the next request begins at the byte that was reached; the origin sends the file once."""
     fault, times, _ = PASSING[name]
@@ -149,7 +149,7 @@ async def test_a_broken_body_is_resumed_at_the_byte(rig: Rig, name: str) -> None
         await eventually(lambda: rig.told.outcomes)
     # What had arrived but was not read yet when the connection broke is sent again: what buffers hold.
     again = rig.s3.sent(KEY) - SIZE
-    assert again == 0 or (name != "silent in the body" and again < times * MIB // 2)
+    assert 0 <= again < (times * MIB // 2 if name == "cut" else 1)
     starts = rig.starts()
     assert starts == sorted(set(starts))
     assert len([start for start in starts if start % (2 * PIECE_BYTES)]) == times
