@@ -21,6 +21,7 @@ __all__ = [
     "NotKept",
     "PinRefused",
     "Pinned",
+    "ReadOutcome",
     "Redirect",
     "Resolved",
 ]
@@ -123,11 +124,33 @@ class BodySource(StrEnum):
     PASSED_ON = "pass-through"
 
 
+class ReadOutcome(StrEnum):
+    """What became of a reader's wish for bytes, as it stood when the answer began."""
+
+    HIT = "hit"
+    MISS = "miss"
+    COALESCED = "coalesced"
+    PASSED_ON = "pass-through"
+    REDIRECT = "redirect"
+
+
 class Body(ABC):
-    """Exactly the bytes that were asked for. Close it, whatever happens."""
+    """Exactly the bytes that were asked for. Close it, whatever happens.
+
+    Attributes:
+        source: where they come from; may change to a pass-through midway.
+        outcome: hit if all of them were here, coalesced if a fill was under way already.
+        length: how many.
+    """
 
     source: BodySource
+    outcome: ReadOutcome
     length: int
+
+    @property
+    def queue_seconds(self) -> float | None:
+        """How long the reader has waited for piece buffers, all in all; None where no fill is involved."""
+        return None
 
     @abstractmethod
     def parts(self) -> AsyncIterator[FileSlice | bytes]:
@@ -149,6 +172,11 @@ class Redirect:
     """Send the reader to a pre-signed URL (307); never logged."""
 
     url: str
+
+    @property
+    def outcome(self) -> ReadOutcome:
+        """As of a body."""
+        return ReadOutcome.REDIRECT
 
     def __repr__(self) -> str:
         return "Redirect()"
@@ -178,11 +206,15 @@ class Load:
         fills: blobs that are being filled, or that somebody reads from their fill.
         slots_held: piece buffers in use.
         slots_waiting: requests of fills that wait for one.
-        reserved_bytes: of memory: piece buffers in use, and what passes through.
+        passes: reads of the origin whose bytes are passed on.
+        passes_waiting: readers' requests that wait for one.
+        reserved_bytes: of memory: piece buffers in use, and what is passed on.
     """
 
     bodies: int = 0
     fills: int = 0
     slots_held: int = 0
     slots_waiting: int = 0
+    passes: int = 0
+    passes_waiting: int = 0
     reserved_bytes: int = 0

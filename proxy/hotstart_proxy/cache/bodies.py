@@ -11,7 +11,7 @@ from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.models import VersionBlob
 from hotstart_proxy.stores.base import Blob, FileSlice, StoreError
 
-from .answers import Body, BodySource
+from .answers import Body, BodySource, ReadOutcome
 from .fills import FillReader
 from .passthrough import PassThrough
 
@@ -50,6 +50,7 @@ class HitBody(_CountedBody):
     """Bytes of a complete blob; an eviction does not disturb it."""
 
     source = BodySource.HIT
+    outcome = ReadOutcome.HIT
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class PassedBody(_CountedBody):
     """Bytes on their way from the origin, kept by nobody."""
 
     source = BodySource.PASSED_ON
+    outcome = ReadOutcome.PASSED_ON
 
     def __init__(
         self,
@@ -117,10 +119,15 @@ class FillBody(_CountedBody):
         self, reader: FillReader, passthrough: PassThrough, observer: Observer, tally: Tally
     ) -> None:
         super().__init__(len(reader.wanted), tally)
+        self.outcome = reader.outcome
         self._reader = reader
         self._passthrough = passthrough
         self._observer = observer
         self._rest: PassedBody | None = None
+
+    @property
+    def queue_seconds(self) -> float:
+        return self._reader.queue_seconds
 
     async def parts(self) -> AsyncIterator[FileSlice | bytes]:
         fill, wanted = self._reader.fill, self._reader.wanted

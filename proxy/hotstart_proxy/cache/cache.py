@@ -90,6 +90,7 @@ class Cache:
             self._condition,
             self._index_seen,
             self._keep_index,
+            self._model_gone,
         )
         self._manifests = Manifests(origin, store, now, self._condition)
         self._now = now
@@ -245,9 +246,14 @@ class Cache:
 
     def load(self) -> Load:
         """Return what is in hand at this moment."""
-        load = self._fills.load()
-        reserved_bytes = load.reserved_bytes + self._passthrough.window_bytes
-        return dataclasses.replace(load, bodies=self._bodies.open, reserved_bytes=reserved_bytes)
+        passed, filled = self._passthrough.load(), self._fills.load()
+        return dataclasses.replace(
+            filled,
+            bodies=self._bodies.open,
+            passes=passed.passes,
+            passes_waiting=passed.passes_waiting,
+            reserved_bytes=filled.reserved_bytes + passed.reserved_bytes,
+        )
 
     # What fills versions before anyone asks needs to know
 
@@ -317,6 +323,21 @@ class Cache:
             OriginError, CacheClosed: neither a fill nor the origin can give the bytes. Later errors come out
                 of the body.
         """
+        answer = await self._read(resolved, representation, wanted, tier, may_redirect=may_redirect)
+        self._observer.read_answered(resolved.manifest.model, tier.name.lower(), answer.outcome.value)
+        if isinstance(answer, Redirect):
+            self._observer.redirected(resolved.manifest.model, len(wanted))
+        return answer
+
+    async def _read(
+        self,
+        resolved: Resolved,
+        representation: Representation,
+        wanted: ByteRange,
+        tier: Tier,
+        *,
+        may_redirect: bool,
+    ) -> Body | Redirect:
         model = resolved.manifest.model
         sought = VersionBlob(model, resolved.manifest.version, representation)
         try:
@@ -348,10 +369,16 @@ class Cache:
             return redirect
         return PassedBody(sought, wanted, tier, self._passthrough, self._observer, self._bodies)
 
-    async def redirect(self, resolved: Resolved, representation: Representation) -> Redirect | None:
+    async def redirect(
+        self, resolved: Resolved, representation: Representation, wanted: ByteRange, tier: Tier
+    ) -> Redirect | None:
         """Send a reader to the origin whatever is here; None where the origin cannot pre-sign."""
         manifest = resolved.manifest
-        return await self._redirect(VersionBlob(manifest.model, manifest.version, representation))
+        redirect = await self._redirect(VersionBlob(manifest.model, manifest.version, representation))
+        if redirect is not None:
+            self._observer.read_answered(manifest.model, tier.name.lower(), redirect.outcome.value)
+            self._observer.redirected(manifest.model, len(wanted))
+        return redirect
 
     def circuit(self, sought: VersionBlob, wanted: ByteRange) -> Circuit:
         """Tell how a read of these bytes would fare now: well, if they are here or the origin answers."""
@@ -415,7 +442,6 @@ class Cache:
         signed = await self._presign([sought], self._settings.presign_seconds)
         if signed is None:
             return None
-        self._observer.redirected(sought.model)
         return Redirect(signed.urls[sought.representation.path])
 
     async def _presign(self, blobs: list[VersionBlob], expires_in_seconds: int) -> Fallback | None:
@@ -592,11 +618,15 @@ class Cache:
     # What follows from events
 
     def _index_seen(self, before: Index | None, index: Index) -> None:
+        self._observer.aliases_seen(index.model, _aliases(index))
         kept_changed = self._holdings.index_seen(index)
         for told in self._index_watchers:
             told(before, index)
         if kept_changed:
             self._spawn(self._holdings.retire(index.model))
+
+    def _model_gone(self, model: str) -> None:
+        self._observer.aliases_seen(model, {})
 
     def _keep_index(self, index: Index) -> None:
         self._spawn(self._write(documents.index_name(index.model), index.dump()))
@@ -681,3 +711,8 @@ class Cache:
 
 def _representations(resolved: Resolved) -> list[Representation]:
     return representations(resolved.manifest)
+
+
+def _aliases(index: Index) -> dict[str, str]:
+    latest = index.latest()
+    return dict(index.aliases) if latest is None else {**index.aliases, "latest": latest}

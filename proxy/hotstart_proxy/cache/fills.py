@@ -19,7 +19,7 @@ from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginUnreac
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import FileSlice, PartialBlob, StoreError
 
-from .answers import CacheClosed
+from .answers import CacheClosed, ReadOutcome
 from .slots import Slots
 
 __all__ = ["Fill", "FillReader", "FillTools"]
@@ -108,9 +108,11 @@ class Fill:
 
     def join(self, wanted: ByteRange, tier: Tier) -> FillReader:
         """Take in a reader; it must be joinable. The caller closes the reader."""
-        pieces = pieces_of(wanted)
-        token = self._state.join(pieces, tier)
-        reader = FillReader(self, token, wanted, tier)
+        outcome = ReadOutcome.MISS if self.idle else ReadOutcome.COALESCED
+        if self.has(wanted):
+            outcome = ReadOutcome.HIT
+        token = self._state.join(pieces_of(wanted), tier)
+        reader = FillReader(self, token, wanted, tier, outcome)
         self._readers[token] = reader
         self._review_tier()
         self.pump()
@@ -158,6 +160,8 @@ class Fill:
             run = self._state.next_run(urgent_only=urgent_only)
             if run is None:
                 return False
+            for reader in self._readers.values():
+                reader.fetched(run)
             # Whoever joins later gets a try of its own.
             readers = set(self._readers)
             failure: HotstartError | None = None
@@ -367,6 +371,8 @@ class Fill:
             if reader.error is not None:
                 raise reader.error
             self._state.move(reader.token, piece)
+            if self._state.is_asked(piece):
+                reader.queue(piece)
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(piece, []).append(future)
             self.pump()
@@ -377,6 +383,10 @@ class Fill:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _outcome(error: HotstartError | None) -> str:
@@ -394,12 +404,33 @@ def _outcome(error: HotstartError | None) -> str:
 class FillReader:
     """One reader of a fill: its bytes in order, as they are verified."""
 
-    def __init__(self, fill: Fill, token: int, wanted: ByteRange, tier: Tier) -> None:
+    def __init__(self, fill: Fill, token: int, wanted: ByteRange, tier: Tier, outcome: ReadOutcome) -> None:
         self.fill = fill
         self.token = token
         self.wanted = wanted
         self.tier = tier
+        self.outcome = outcome
         self.error: HotstartError | None = None
+        self._queued_for: int | None = None
+        self._queued_at = 0.0
+        self._queue_seconds = 0.0
+
+    @property
+    def queue_seconds(self) -> float:
+        """How long it has waited for pieces that nobody had begun to fetch."""
+        waiting = 0.0 if self._queued_for is None else _now() - self._queued_at
+        return self._queue_seconds + waiting
+
+    def queue(self, piece: int) -> None:
+        """Note that it waits for a piece that nobody fetches yet."""
+        if self._queued_for is None:
+            self._queued_for, self._queued_at = piece, _now()
+
+    def fetched(self, run: range) -> None:
+        """Note that somebody begins to fetch these pieces."""
+        if self._queued_for is not None and self._queued_for in run:
+            self._queue_seconds += _now() - self._queued_at
+            self._queued_for = None
 
     async def parts(self) -> AsyncIterator[FileSlice | bytes]:
         """Yield the wanted bytes as slices, each valid until the reader is closed.

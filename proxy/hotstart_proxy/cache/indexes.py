@@ -59,6 +59,7 @@ class Indexes:
         condition: Condition,
         seen: Callable[[Index | None, Index], None],
         keep: Callable[[Index], None],
+        gone: Callable[[str], None],
     ) -> None:
         """Begin with nothing known.
 
@@ -70,6 +71,7 @@ class Indexes:
             condition: told how the origin and the store did.
             seen: told of every index that is new, and of the one before it, before anybody else.
             keep: told of those that the store does not have yet.
+            gone: told of a model that there was and is no more.
         """
         self._origin = origin
         self._store = store
@@ -78,6 +80,7 @@ class Indexes:
         self._condition = condition
         self._seen = seen
         self._keep = keep
+        self._gone = gone
         self._states: dict[str, _State] = {}
         self._loads: Flights[str, None] = Flights()
         self._refreshes: Flights[str, None] = Flights()
@@ -214,6 +217,8 @@ class Indexes:
         state.known = known
         state.index = None if known is None else known.index
         if state.index is None:
+            if before is not None:
+                self._gone(model)
             self._limit_missing()
         elif state.index != before:
             self._seen(before, state.index)

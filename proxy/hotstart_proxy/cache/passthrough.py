@@ -22,7 +22,8 @@ from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import OriginError, OriginUnreachable
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 
-from .answers import CacheClosed
+from .answers import CacheClosed, Load
+from .slots import Slots
 
 __all__ = ["PassThrough"]
 
@@ -30,6 +31,10 @@ _JOIN_BYTES = PIECE_BYTES
 _WINDOW_BYTES = 2 * PIECE_BYTES
 # Of all shared reads together, so that many at once stay within the proxy's memory.
 _ALL_WINDOWS_BYTES = 8 * PIECE_BYTES
+# Reads of the origin at a time, of whatever is passed on: each holds what is on its way from the origin's
+# socket to the reader's. The rest waits, the most urgent in front.
+_READS = {Tier.WARMING: 16, Tier.BATCH: 16, Tier.STANDARD: 40, Tier.PREMIUM: 48}
+_READ_BYTES = 1024 * 1024
 
 
 class PassThrough:
@@ -52,12 +57,15 @@ class PassThrough:
         self._shared: dict[tuple[str, ByteRange], _SharedRead] = {}
         self._all: set[_SharedRead] = set()
         self._windows = _Windows()
+        self._slots = Slots(_READS)
         self._closed = False
 
-    @property
-    def window_bytes(self) -> int:
-        """Return how many bytes all windows hold."""
-        return self._windows.bytes
+    def load(self) -> Load:
+        """Return what is in hand."""
+        reserved_bytes = self._slots.held * _READ_BYTES + self._windows.bytes
+        return Load(
+            passes=self._slots.held, passes_waiting=self._slots.waiting, reserved_bytes=reserved_bytes
+        )
 
     async def stream(self, blob: VersionBlob, wanted: ByteRange, tier: Tier) -> AsyncGenerator[bytes, None]:
         """Yield the wanted bytes in order, as they come.
@@ -73,10 +81,12 @@ class PassThrough:
         key = (blob.representation.id, wanted)
         shared = self._shared.get(key)
         if shared is None or not shared.joinable:
-            source = self._read(blob, wanted, tier)
-            shared = self._shared[key] = _SharedRead(source, self._windows)
+            shared = self._shared[key] = _SharedRead(
+                lambda urgency: self._read(blob, wanted, urgency), self._windows
+            )
             self._all.add(shared)
-        reader = shared.join()
+        reader = shared.join(tier)
+        self._slots.review()
         position = wanted.start
         try:
             while position < wanted.stop and (chunk := await shared.next_chunk(reader)) is not None:
@@ -89,16 +99,18 @@ class PassThrough:
                 if self._shared.get(key) is shared:
                     del self._shared[key]
         if position < wanted.stop:
-            rest = self._read(blob, ByteRange(position, wanted.stop), tier)
+            rest = self._read(blob, ByteRange(position, wanted.stop), lambda: tier)
             async with contextlib.aclosing(rest) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
-    async def _read(self, blob: VersionBlob, wanted: ByteRange, tier: Tier) -> AsyncGenerator[bytes, None]:
+    async def _read(
+        self, blob: VersionBlob, wanted: ByteRange, tier: Callable[[], Tier]
+    ) -> AsyncGenerator[bytes, None]:
         left = len(wanted)
         check = _PieceCheck(blob.representation, wanted.start)
         try:
-            async with self._origin.get(blob, wanted, tier) as chunks:
+            async with self._slots.slot(tier), self._origin.get(blob, wanted, tier()) as chunks:
                 async for chunk in chunks:
                     left -= len(chunk)
                     self._observer.origin_bytes(blob.model, len(chunk))
@@ -166,7 +178,8 @@ class _Windows:
 class _Reader:
     """One reader's place: the number of the chunk it needs next. Let go where ``detached``."""
 
-    def __init__(self) -> None:
+    def __init__(self, tier: Tier) -> None:
+        self.tier = tier
         self.next_chunk = 0
         self.detached = False
 
@@ -174,10 +187,13 @@ class _Reader:
 class _SharedRead:
     """One read of the origin, by a task of its own, that steps on when a reader has had all there is."""
 
-    def __init__(self, source: AsyncGenerator[bytes, None], windows: _Windows) -> None:
+    def __init__(
+        self, read: Callable[[Callable[[], Tier]], AsyncGenerator[bytes, None]], windows: _Windows
+    ) -> None:
+        """Begin; read is given where to ask for the tier of the most urgent reader."""
         self.joinable = True
         self.readers: set[_Reader] = set()
-        self._source = source
+        self._source = read(self._tier)
         self._windows = windows
         self._chunks: deque[bytes] = deque()
         self._first_chunk = 0
@@ -189,9 +205,12 @@ class _SharedRead:
         self._news = asyncio.Event()
         self._task = asyncio.create_task(self._pump())
 
-    def join(self) -> _Reader:
+    def _tier(self) -> Tier:
+        return max((reader.tier for reader in self.readers), default=Tier.WARMING)
+
+    def join(self, tier: Tier) -> _Reader:
         """Take in a reader, at the beginning."""
-        reader = _Reader()
+        reader = _Reader(tier)
         self.readers.add(reader)
         return reader
 

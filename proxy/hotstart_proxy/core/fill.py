@@ -98,6 +98,10 @@ class FillState:
         """Tell whether piece is verified and kept."""
         return self._states[piece] == _DONE
 
+    def is_asked(self, piece: int) -> bool:
+        """Tell whether piece waits to be fetched."""
+        return self._states[piece] == _ASKED
+
     @property
     def waits_for_others(self) -> bool:
         """Tell whether some piece is with another process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 __all__ = ["NullObserver", "Observer"]
@@ -30,8 +31,21 @@ class Observer(Protocol):
     def answered(self, model: str, source: str, count: int) -> None:
         """Bytes were handed out; source is ``"hit"``, ``"fill"`` or ``"pass-through"``."""
 
-    def redirected(self, model: str) -> None:
-        """A reader was sent to a pre-signed URL."""
+    def read_answered(self, model: str, tier: str, outcome: str) -> None:
+        """A reader's wish for bytes has an answer, of which no byte is sent yet.
+
+        Args:
+            model: two segments.
+            tier: the reader's, in small letters.
+            outcome: ``"hit"``, ``"miss"``, ``"coalesced"`` (a fill was under way), ``"pass-through"`` or
+                ``"redirect"``.
+        """
+
+    def redirected(self, model: str, count: int) -> None:
+        """A reader was sent to a pre-signed URL for so many bytes."""
+
+    def aliases_seen(self, model: str, aliases: Mapping[str, str]) -> None:
+        """The aliases of a model mean these versions, ``latest`` included; none if it is gone."""
 
     def origin_retried(self, reason: str) -> None:
         """A request to the origin is sent again.
@@ -83,7 +97,13 @@ class NullObserver:
     def answered(self, model: str, source: str, count: int) -> None:
         """Ignore it."""
 
-    def redirected(self, model: str) -> None:
+    def read_answered(self, model: str, tier: str, outcome: str) -> None:
+        """Ignore it."""
+
+    def redirected(self, model: str, count: int) -> None:
+        """Ignore it."""
+
+    def aliases_seen(self, model: str, aliases: Mapping[str, str]) -> None:
         """Ignore it."""
 
     def origin_retried(self, reason: str) -> None:

@@ -73,7 +73,7 @@ def handlers(
             RouteName.GC: admin.gc,
             RouteName.VERIFY: admin.verify,
         }
-    native = NativeApi(cache, options, metrics)
+    native = NativeApi(cache, options)
     return {
         **shared,
         RouteName.MODELS: native.models,
@@ -182,8 +182,11 @@ class App:
 
     def _record(self, exchange: Exchange) -> None:
         self._metrics.request_ended(exchange.route, exchange.status, exchange.source)
+        tier = exchange.tier.name.lower()
         if exchange.first_byte_seconds is not None and exchange.source is not None:
-            self._metrics.first_byte(exchange.source, exchange.first_byte_seconds)
+            self._metrics.first_byte(exchange.source, tier, exchange.first_byte_seconds)
+        if exchange.queue_seconds is not None:
+            self._metrics.queue_waited(tier, exchange.queue_seconds)
         request = exchange.request
         self._log_request(
             request,
@@ -192,9 +195,11 @@ class App:
                 "path": split_target(request.raw_path)[0],
                 "status": exchange.status,
                 "bytes": exchange.sent_bytes,
-                "milliseconds": round(exchange.seconds() * 1000, 3),
+                "milliseconds": _milliseconds(exchange.seconds()),
+                "first_byte_milliseconds": _milliseconds(exchange.first_byte_seconds),
+                "queue_milliseconds": _milliseconds(exchange.queue_seconds),
                 "route": exchange.route,
-                "tier": None if exchange.model is None else exchange.tier.name.lower(),
+                "tier": None if exchange.model is None else tier,
                 "source": exchange.source,
                 "model": exchange.model,
                 "version": exchange.version,
@@ -216,6 +221,10 @@ class App:
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         client = peer[0] if isinstance(peer, tuple) else None
         log_event(_log, level, "request", {"listener": self._listener, "client": client, **fields})
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _cut_reason(error: HotstartError) -> str:

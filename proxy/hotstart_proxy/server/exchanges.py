@@ -55,6 +55,7 @@ class Exchange:
         sent_bytes: of the body.
         fault: what went wrong, for the log.
         first_byte_seconds: from arrival until a model's first part was sent.
+        queue_seconds: that were waited for piece buffers; None where no fill had to do with it.
         response: the answer, once there is one.
     """
 
@@ -71,6 +72,7 @@ class Exchange:
     sent_bytes: int = 0
     fault: str | None = None
     first_byte_seconds: float | None = None
+    queue_seconds: float | None = None
     response: web.StreamResponse | None = None
     _started: float = field(default_factory=time.perf_counter)
     _timings: list[tuple[str, float]] = field(default_factory=list)
@@ -164,6 +166,7 @@ class Exchange:
             await self.response.write_eof()
             return self.response
         finally:
+            self.queue_seconds = body.queue_seconds
             if writer is not None:
                 self.sent_bytes = writer.sent
                 writer.close()

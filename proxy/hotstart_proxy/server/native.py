@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import parse_qs
 
 from aiohttp import web
@@ -26,20 +25,13 @@ from .routes import Match
 from .selection import AnswerPlan, Selected, plan_answer
 from .tiers import BatchLimit
 
-__all__ = ["AliasObserver", "NativeApi", "NativeOptions"]
+__all__ = ["NativeApi", "NativeOptions"]
 
 _JSON = "application/json"
 _IMMUTABLE = "max-age=31536000, immutable"
 _EXPIRES_IN_BOUNDS = (60, 7 * 86400)
 # However many ask for something fresher: the origin is asked once a second at most for each model.
 _LEAST_MAX_AGE_SECONDS = 1.0
-
-
-class AliasObserver(Protocol):
-    """Told what an alias meant when it was asked for."""
-
-    def alias_resolved(self, model: str, alias: str, version: str) -> None:
-        """The alias of model means version now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +54,9 @@ class NativeOptions:
 class NativeApi:
     """Handlers of the routes under /v1 on the data listeners."""
 
-    def __init__(self, cache: Cache, options: NativeOptions, observer: AliasObserver) -> None:
+    def __init__(self, cache: Cache, options: NativeOptions) -> None:
         self._cache = cache
         self._options = options
-        self._observer = observer
         self._batch = BatchLimit(options.batch_requests)
 
     async def models(self, exchange: Exchange, match: Match) -> web.StreamResponse:
@@ -144,7 +135,7 @@ class NativeApi:
             return await self._send(exchange, resolved, representation, plan)
         if self._batch.full and plan.may_redirect:
             with exchange.timed("presign"):
-                redirect = await self._cache.redirect(resolved, representation)
+                redirect = await self._cache.redirect(resolved, representation, plan.wanted, exchange.tier)
             if redirect is not None:
                 return self._respond_redirect(exchange, redirect)
         with self._batch.inside():
@@ -177,8 +168,6 @@ class NativeApi:
         with exchange.timed("resolve"):
             resolved = await self._cache.resolve(reference)
         exchange.model, exchange.version = resolved.manifest.model, resolved.manifest.version
-        if resolved.by_alias and reference.selector is not None:
-            self._observer.alias_resolved(exchange.model, reference.selector, exchange.version)
         return resolved
 
     def _selected_file(self, resolved: Resolved, representation: Representation) -> Selected:

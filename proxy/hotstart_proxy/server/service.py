@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 
 from hotstart._version import __version__
-from hotstart_proxy.cache.answers import CacheState
+from hotstart_proxy.cache.answers import CacheState, Load
 from hotstart_proxy.cache.arrivals import Arrivals
 from hotstart_proxy.cache.awaited import Awaited
 from hotstart_proxy.cache.cache import Cache
@@ -18,7 +18,7 @@ from hotstart_proxy.core.hops import Hops
 from hotstart_proxy.origins.guarded import GuardedOrigin
 from hotstart_proxy.stores.urls import open_store
 from hotstart_proxy.telemetry.logs import log_event
-from hotstart_proxy.telemetry.metrics import Metrics, StoreReading
+from hotstart_proxy.telemetry.metrics import LoadReading, Metrics, StoreReading
 
 from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
@@ -121,6 +121,7 @@ class Service:
             Arrivals(cache, store, settings.alias_ttl, metrics, polls=self._polls, named=awaited.models)
         )
         metrics.watch_store(lambda: self._reading(cache, awaited.state()))
+        metrics.watch_load(lambda: _load_reading(cache.load()))
         options = NativeOptions(
             tokens is not None, settings.alias_ttl, settings.presign_expiry, settings.batch_requests
         )
@@ -220,3 +221,15 @@ class Service:
                     connection.cut()
             await app.server.shutdown(timeout=1)
         await self._stack.aclose()
+
+
+def _load_reading(load: Load) -> LoadReading:
+    return LoadReading(
+        fills=load.fills,
+        open_answers=load.bodies,
+        slots_held=load.slots_held,
+        slots_waiting=load.slots_waiting,
+        passes=load.passes,
+        passes_waiting=load.passes_waiting,
+        reserved_bytes=load.reserved_bytes,
+    )

@@ -21,14 +21,21 @@ LOGGER = "hotstart_proxy"
 _MAX_VALUE_CHARS = 2048
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
 _SECRETS = re.compile(
-    r"((?:X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature)=|\bBearer\s+)[^&\s\"']+",
+    # In queries and in the header that S3 takes; \b: not the end of another word.
+    r"(\b(?:X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature)=|\b(?:Bearer|Basic)\s+)"
+    r"[^&\s\"',]+"
+    # As headers and as members of what libraries print.
+    r"|(\b(?:X-Amz-Security-Token|Secret-?Access-?Key|Session-?Token|Password)['\"]?\s*[:=]\s*b?['\"]?)"
+    r"[^&\s\"',}]+",
     re.IGNORECASE,
 )
+# Name and password in a URL, as in rediss://user:password@host.
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'?#]*@", re.IGNORECASE)
 
 
 def masked(text: str) -> str:
-    """Return text with signatures and bearer tokens blanked."""
-    return _SECRETS.sub(r"\1***", text)
+    """Return text with signatures, tokens, passwords and the users of URLs blanked."""
+    return _USER.sub(r"\1***@", _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text))
 
 
 def log_event(logger: logging.Logger, level: int, event: str, fields: Mapping[str, object]) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "METRICS",
     "METRICS_MEDIA_TYPE",
     "RULES",
+    "LoadReading",
     "MetricKind",
     "MetricSpec",
     "Metrics",
@@ -87,8 +88,15 @@ IN_PROGRESS = _gauge("hotstart_requests_in_progress", "Requests being answered n
 FIRST_BYTE = MetricSpec(
     "hotstart_first_byte_seconds",
     MetricKind.HISTOGRAM,
-    ("source",),
+    ("source", "tier"),
     "From a request's arrival to its first byte of a model.",
+    _FIRST_BYTE_BUCKETS,
+)
+QUEUE_WAIT = MetricSpec(
+    "hotstart_queue_wait_seconds",
+    MetricKind.HISTOGRAM,
+    ("tier",),
+    "What an answer from a fill has waited for piece buffers.",
     _FIRST_BYTE_BUCKETS,
 )
 PREMIUM_REFUSED = _counter(
@@ -96,9 +104,29 @@ PREMIUM_REFUSED = _counter(
 )
 CUT = _counter("hotstart_cut_answers_total", "Answers that broke off after their headers.", "reason")
 ANSWERED_BYTES = _counter("hotstart_answered_bytes_total", "Bytes of models handed out.", "source", "model")
+READS = _counter(
+    "hotstart_reads_total", "Wishes for bytes of a model, by what became of them.", "model", "tier", "outcome"
+)
 REDIRECTS = _counter("hotstart_redirects_total", "Readers sent to a pre-signed URL.", "model")
+REDIRECTED_BYTES = _counter(
+    "hotstart_redirected_bytes_total", "Bytes that redirected readers were sent to fetch elsewhere.", "model"
+)
 FILLS = _counter("hotstart_fills_total", "Fills that ended.", "outcome")
-FILLS_IN_PROGRESS = _gauge("hotstart_fills_in_progress", "Fills that run now.", across=Across.SUM)
+FILLS_IN_PROGRESS = _gauge(
+    "hotstart_fills_in_progress", "Fills that run, or that somebody reads from.", across=Across.SUM
+)
+OPEN_ANSWERS = _gauge("hotstart_open_answers", "Answers whose bytes are being sent.", across=Across.SUM)
+SLOTS_HELD = _gauge("hotstart_fill_slots_held", "Piece buffers in use.", across=Across.SUM)
+SLOTS_WAITING = _gauge(
+    "hotstart_fill_slots_waiting", "Requests of fills that wait for a piece buffer.", across=Across.SUM
+)
+PASSES = _gauge("hotstart_passes", "Reads of the origin that are passed on.", across=Across.SUM)
+PASSES_WAITING = _gauge(
+    "hotstart_passes_waiting", "Readers' requests that wait to be passed on.", across=Across.SUM
+)
+RESERVED_BYTES = _gauge(
+    "hotstart_reserved_bytes", "Memory set aside for piece buffers and what is passed on.", across=Across.SUM
+)
 FILL_SECONDS = MetricSpec(
     "hotstart_fill_seconds",
     MetricKind.HISTOGRAM,
@@ -135,7 +163,7 @@ STORE_USED = _gauge(
 STORE_BUDGET = _gauge("hotstart_store_budget_bytes", "Most bytes that the store may use.", across=Across.MAX)
 STORE_BLOBS = _gauge("hotstart_store_blobs", "Complete blobs in the store.", across=Across.MAX)
 ALIAS_INFO = _gauge(
-    "hotstart_alias_info", "1 for the version that an alias last meant when it was asked for.",
+    "hotstart_alias_info", "1 for the version that an alias means, as the index was last seen.",
     "model", "alias", "version", across=Across.LAST,
 )  # fmt: skip
 BUILD_INFO = _gauge("hotstart_build_info", "1, with the version of hotstart.", "version", across=Across.MAX)
@@ -163,12 +191,21 @@ METRICS: tuple[MetricSpec, ...] = (
     REQUESTS,
     IN_PROGRESS,
     FIRST_BYTE,
+    QUEUE_WAIT,
     PREMIUM_REFUSED,
     CUT,
     ANSWERED_BYTES,
+    READS,
     REDIRECTS,
+    REDIRECTED_BYTES,
     FILLS,
     FILLS_IN_PROGRESS,
+    OPEN_ANSWERS,
+    SLOTS_HELD,
+    SLOTS_WAITING,
+    PASSES,
+    PASSES_WAITING,
+    RESERVED_BYTES,
     FILL_SECONDS,
     ORIGIN_BYTES,
     ORIGIN_ERRORS,
@@ -219,6 +256,39 @@ class _StoreCollector(Collector):
             (STORE_BUDGET, reading.budget_bytes),
             (STORE_BLOBS, reading.blobs),
             (READY, int(reading.ready)),
+        ):
+            yield GaugeMetricFamily(spec.name, spec.help_text, value=value)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReading:
+    """What the caches have in hand at the moment of a scrape; all 0 when nobody asks for anything."""
+
+    fills: int
+    open_answers: int
+    slots_held: int
+    slots_waiting: int
+    passes: int
+    passes_waiting: int
+    reserved_bytes: int
+
+
+class _LoadCollector(Collector):
+    """Reads what the caches have in hand when it is scraped."""
+
+    def __init__(self, read: Callable[[], LoadReading]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        reading = self._read()
+        for spec, value in (
+            (FILLS_IN_PROGRESS, reading.fills),
+            (OPEN_ANSWERS, reading.open_answers),
+            (SLOTS_HELD, reading.slots_held),
+            (SLOTS_WAITING, reading.slots_waiting),
+            (PASSES, reading.passes),
+            (PASSES_WAITING, reading.passes_waiting),
+            (RESERVED_BYTES, reading.reserved_bytes),
         ):
             yield GaugeMetricFamily(spec.name, spec.help_text, value=value)
 
@@ -293,12 +363,14 @@ class Metrics:
         self._requests = self._make_counter(REQUESTS)
         self._in_progress = self._make_gauge(IN_PROGRESS)
         self._first_byte = self._make_histogram(FIRST_BYTE)
+        self._queue_wait = self._make_histogram(QUEUE_WAIT)
         self._premium_refused = self._make_counter(PREMIUM_REFUSED)
         self._cut = self._make_counter(CUT)
         self._answered = self._make_counter(ANSWERED_BYTES)
+        self._reads = self._make_counter(READS)
         self._redirects = self._make_counter(REDIRECTS)
+        self._redirected_bytes = self._make_counter(REDIRECTED_BYTES)
         self._fills = self._make_counter(FILLS)
-        self._fills_in_progress = self._make_gauge(FILLS_IN_PROGRESS)
         self._fill_seconds = self._make_histogram(FILL_SECONDS)
         self._origin_bytes = self._make_counter(ORIGIN_BYTES)
         self._origin_errors = self._make_counter(ORIGIN_ERRORS)
@@ -311,7 +383,7 @@ class Metrics:
         self._evicted_bytes = self._make_counter(EVICTED_BYTES)
         self._degraded = self._make_gauge(DEGRADED)
         self._alias_info = self._make_gauge(ALIAS_INFO)
-        self._alias_targets: dict[tuple[str, str], str] = {}
+        self._aliases: dict[str, dict[str, str]] = {}
         self._alias_moments: dict[tuple[str, ...], float] = {}
         self._arrivals = self._make_counter(ARRIVALS)
         self._arrival_seconds = self._make_histogram(ARRIVAL_SECONDS)
@@ -334,6 +406,10 @@ class Metrics:
         """Ask read for the store's figures at every scrape; call once."""
         self.registry.register(_StoreCollector(read))
 
+    def watch_load(self, read: Callable[[], LoadReading]) -> None:
+        """Ask read what the caches have in hand at every scrape; call once."""
+        self.registry.register(_LoadCollector(read))
+
     def scrape(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
@@ -354,9 +430,13 @@ class Metrics:
         self._in_progress.dec()
         self._requests.labels(route, str(status), source or "none").inc()
 
-    def first_byte(self, source: str, seconds: float) -> None:
+    def first_byte(self, source: str, tier: str, seconds: float) -> None:
         """The first byte of a model was sent."""
-        self._first_byte.labels(source).observe(seconds)
+        self._first_byte.labels(source, tier).observe(seconds)
+
+    def queue_waited(self, tier: str, seconds: float) -> None:
+        """An answer from a fill is over, for which so long was waited for piece buffers."""
+        self._queue_wait.labels(tier).observe(seconds)
 
     def premium_refused(self) -> None:
         """A request asked for premium without the right to it."""
@@ -366,27 +446,13 @@ class Metrics:
         """An answer broke off after its headers were sent."""
         self._cut.labels(reason).inc()
 
-    def alias_resolved(self, model: str, alias: str, version: str) -> None:
-        """An alias was asked for and means version now; what it meant before is forgotten."""
-        before = self._alias_targets.get((model, alias))
-        if before == version:
-            return
-        if before is not None:
-            self._alias_info.remove(model, alias, before)
-            del self._alias_moments[model, alias, before]
-        self._alias_targets[model, alias] = version
-        self._alias_moments[model, alias, version] = self._now()
-        self._alias_info.labels(model, alias, version).set(1)
-
     # What the cache tells: its observer interface.
 
     def fill_started(self, model: str, size_bytes: int) -> None:
-        """A fill begins."""
-        self._fills_in_progress.inc()
+        """Only its end is counted."""
 
     def fill_ended(self, model: str, outcome: str, fetched_bytes: int, seconds: float) -> None:
         """A fill is over."""
-        self._fills_in_progress.dec()
         self._fills.labels(outcome).inc()
         if outcome == "complete":
             self._fill_seconds.observe(seconds)
@@ -399,9 +465,27 @@ class Metrics:
         """Bytes were handed out."""
         self._answered.labels(source, model).inc(count)
 
-    def redirected(self, model: str) -> None:
+    def read_answered(self, model: str, tier: str, outcome: str) -> None:
+        """A reader's wish for bytes has an answer."""
+        self._reads.labels(model, tier, outcome).inc()
+
+    def redirected(self, model: str, count: int) -> None:
         """A reader was sent to a pre-signed URL."""
         self._redirects.labels(model).inc()
+        self._redirected_bytes.labels(model).inc(count)
+
+    def aliases_seen(self, model: str, aliases: Mapping[str, str]) -> None:
+        """The aliases of a model mean these versions; what they meant before is forgotten."""
+        before = self._aliases.get(model, {})
+        for alias, version in before.items():
+            if aliases.get(alias) != version:
+                self._alias_info.remove(model, alias, version)
+                del self._alias_moments[model, alias, version]
+        for alias, version in aliases.items():
+            if before.get(alias) != version:
+                self._alias_moments[model, alias, version] = self._now()
+                self._alias_info.labels(model, alias, version).set(1)
+        self._aliases[model] = dict(aliases)
 
     def origin_retried(self, reason: str) -> None:
         """A request to the origin is sent again."""

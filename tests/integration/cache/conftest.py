@@ -58,7 +58,7 @@ class Events(NullObserver):
     def evicted(self, reason: str, count: int) -> None:
         self.evictions.append((reason, count))
 
-    def redirected(self, model: str) -> None:
+    def redirected(self, model: str, count: int) -> None:
         self.redirects += 1
 
 

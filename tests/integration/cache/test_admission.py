@@ -61,11 +61,13 @@ class Held:
         )
 
 
-async def begin(stack: AsyncExitStack, bench: Bench) -> Held:
-    """Publish more files than there are buffers, named by numbers, and open a cache."""
-    files = {str(number): some_bytes(SIZE, number) for number in range(15)}
-    await bench.tree.publish("1", files)
-    cache = await stack.enter_async_context(bench.cache())
+async def begin(
+    stack: AsyncExitStack, bench: Bench, files: int = 15, budget_bytes: int | None = None
+) -> Held:
+    """Publish files named by numbers, more than there are buffers, and open a cache."""
+    contents = {str(number): some_bytes(SIZE, number) for number in range(files)}
+    await bench.tree.publish("1", contents)
+    cache = await stack.enter_async_context(bench.cache(budget_bytes=budget_bytes))
     tasks = await stack.enter_async_context(asyncio.TaskGroup())
     return Held(bench, cache, tasks)
 
@@ -138,3 +140,23 @@ async def test_a_cancelled_reader_leaves_no_buffer_behind(bench: Bench) -> None:
         # What was asked for is still fetched.
         await eventually(lambda: held.cache.load() == Load())
         assert len(held.fetched()) == 12
+
+
+async def test_what_is_passed_on_is_bounded_by_tier(bench: Bench) -> None:
+    """Of reads that nothing is kept of, batch has its share, standard its own, and premium begins at once."""
+    async with AsyncExitStack() as stack:
+        held = await begin(stack, bench, files=60, budget_bytes=1)
+        for number in range(20):
+            held.begin(str(number), Tier.BATCH)
+        await eventually(lambda: (held.cache.load().passes, held.cache.load().passes_waiting) == (16, 4))
+        for number in range(20, 50):
+            held.begin(str(number), Tier.STANDARD)
+        await eventually(lambda: (held.cache.load().passes, held.cache.load().passes_waiting) == (40, 10))
+        task = held.begin("50", Tier.PREMIUM)
+        held.let_go("50")
+        await task
+        held.let_go("0")
+        await eventually(lambda: held.cache.load().passes_waiting == 9)
+        assert 44 <= int(held.fetched()[-1]) < 50
+        for number in range(50):
+            held.let_go(str(number))

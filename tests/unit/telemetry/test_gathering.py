@@ -51,11 +51,11 @@ def test_histograms_are_summed_bucket_by_bucket_and_in_order() -> None:
     made = []
     for seconds in (0.001, 0.2, 100.0):
         metrics = Metrics("1")
-        metrics.first_byte("hit", seconds)
+        metrics.first_byte("hit", "standard", seconds)
         made.append(metrics.snapshot())
     whole = Metrics("1")
     for seconds in (0.001, 0.2, 100.0):
-        whole.first_byte("hit", seconds)
+        whole.first_byte("hit", "standard", seconds)
     merged = {family.name: family for family in merge(made, RULES)}
     expected = {family.name: family for family in whole.snapshot()}
     assert merged["hotstart_first_byte_seconds"] == expected["hotstart_first_byte_seconds"]
@@ -113,10 +113,10 @@ def test_moments_of_aliases_are_those_of_their_last_move() -> None:
     """Being asked again does not make a stale alias newer."""
     moments = iter((1.0, 2.0, 3.0))
     slow, quick = (Metrics("1", lambda: next(moments)) for _ in range(2))
-    slow.alias_resolved("org/bert", "prod", "6")
-    quick.alias_resolved("org/bert", "prod", "6")
-    quick.alias_resolved("org/bert", "prod", "7")
-    slow.alias_resolved("org/bert", "prod", "6")
+    slow.aliases_seen("org/bert", {"prod": "6"})
+    quick.aliases_seen("org/bert", {"prod": "6"})
+    quick.aliases_seen("org/bert", {"prod": "7"})
+    slow.aliases_seen("org/bert", {"prod": "6"})
     merged = merge([slow.snapshot(), quick.snapshot()], RULES)
     (family,) = [family for family in merged if family.name == "hotstart_alias_info"]
     assert [dict(sample.labels)["version"] for sample in family.samples] == ["7"]
@@ -139,7 +139,7 @@ def test_a_merge_of_one_is_that_one() -> None:
     """One worker's scrape reads the same whether it was gathered or not."""
     metrics = Metrics("1")
     metrics.watch_store(lambda: StoreReading(1, 2, 3, ready=True))
-    metrics.alias_resolved('org/"bert"\n', "prod", "7")
+    metrics.aliases_seen('org/"bert"\n', {"prod": "7"})
     metrics.request_ended("file", 206, "hit")
 
     def stable(text: bytes) -> list[bytes]:
@@ -183,7 +183,7 @@ def test_snapshots_survive_json(snapshot: Snapshot) -> None:
 def test_real_snapshots_survive_json() -> None:
     """Infinite bucket bounds and moments of aliases come through."""
     metrics = Metrics("1")
-    metrics.first_byte("hit", 0.1)
-    metrics.alias_resolved("org/bert", "prod", "7")
+    metrics.first_byte("hit", "standard", 0.1)
+    metrics.aliases_seen("org/bert", {"prod": "7"})
     snapshot = metrics.snapshot()
     assert parse_snapshot(json.loads(json.dumps(dump_snapshot(snapshot)))) == snapshot

@@ -7,7 +7,7 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.telemetry.metrics import METRICS, Metrics, StoreReading
+from hotstart_proxy.telemetry.metrics import METRICS, LoadReading, Metrics, StoreReading
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -21,6 +21,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 def made() -> Metrics:
     metrics = Metrics("1.2.3")
     metrics.watch_store(lambda: StoreReading(10, 100, 2, ready=True))
+    metrics.watch_load(lambda: LoadReading(0, 0, 0, 0, 0, 0, 0))
     return metrics
 
 
@@ -52,7 +53,8 @@ def test_events_of_the_cache() -> None:
     observer.fill_ended("org/bert", "complete", 5, 0.5)
     observer.origin_bytes("org/bert", 5)
     observer.answered("org/bert", "hit", 7)
-    observer.redirected("org/bert")
+    observer.read_answered("org/bert", "batch", "coalesced")
+    observer.redirected("org/bert", 11)
     observer.origin_failed("unreachable")
     observer.origin_retried("throttled")
     observer.circuit_opened(True)
@@ -63,12 +65,13 @@ def test_events_of_the_cache() -> None:
     model = ("model", "org/bert")
     values = samples(metrics)
     for name, labels, value in (
-        ("hotstart_fills_in_progress", (), 1),
         ("hotstart_fills_total", (("outcome", "complete"),), 1),
         ("hotstart_fill_seconds_count", (), 1),
         ("hotstart_origin_bytes_total", (model,), 5),
         ("hotstart_answered_bytes_total", (model, ("source", "hit")), 7),
+        ("hotstart_reads_total", (model, ("outcome", "coalesced"), ("tier", "batch")), 1),
         ("hotstart_redirects_total", (model,), 1),
+        ("hotstart_redirected_bytes_total", (model,), 11),
         ("hotstart_origin_errors_total", (("kind", "unreachable"),), 1),
         ("hotstart_origin_retries_total", (("reason", "throttled"),), 1),
         ("hotstart_origin_circuit_open", (), 1),
@@ -96,30 +99,62 @@ def test_events_of_the_server() -> None:
     metrics.request_started()
     metrics.request_started()
     metrics.request_ended("file", 206, "hit")
-    metrics.first_byte("hit", 0.001)
+    metrics.first_byte("hit", "premium", 0.001)
+    metrics.queue_waited("batch", 2.0)
+    metrics.premium_refused()
     metrics.answer_cut("origin")
     values = samples(metrics)
     assert values["hotstart_requests_in_progress", ()] == 1
     labels = (("route", "file"), ("source", "hit"), ("status", "206"))
     assert values["hotstart_requests_total", labels] == 1
-    assert values["hotstart_first_byte_seconds_count", (("source", "hit"),)] == 1
+    assert values["hotstart_first_byte_seconds_count", (("source", "hit"), ("tier", "premium"))] == 1
+    assert values["hotstart_queue_wait_seconds_sum", (("tier", "batch"),)] == 2
+    assert values["hotstart_premium_refused_total", ()] == 1
     assert values["hotstart_cut_answers_total", (("reason", "origin"),)] == 1
 
 
-def test_an_alias_that_moves_leaves_no_old_series() -> None:
-    """An alias means one version at a time."""
-    metrics = made()
-    metrics.alias_resolved("org/bert", "prod", "6")
-    metrics.alias_resolved("org/bert", "prod", "7")
-    metrics.alias_resolved("org/bert", "prod", "7")
+def alias_infos(metrics: Metrics) -> set[tuple[str, ...]]:
+    """Return model, alias and version of every alias, all of which must be 1."""
     infos = {
         labels: value for (name, labels), value in samples(metrics).items() if name == "hotstart_alias_info"
     }
-    assert infos == {(("alias", "prod"), ("model", "org/bert"), ("version", "7")): 1}
+    assert set(infos.values()) <= {1}
+    return {(of["model"], of["alias"], of["version"]) for of in map(dict, infos)}
+
+
+def test_an_alias_that_moves_leaves_no_old_series() -> None:
+    """An alias means one version at a time; one that is gone means none."""
+    metrics = made()
+    metrics.aliases_seen("org/bert", {"prod": "6", "canary": "7"})
+    metrics.aliases_seen("org/other", {"prod": "1"})
+    metrics.aliases_seen("org/bert", {"prod": "7", "latest": "7"})
+    metrics.aliases_seen("org/bert", {"prod": "7", "latest": "7"})
+    assert alias_infos(metrics) == {
+        ("org/bert", "prod", "7"),
+        ("org/bert", "latest", "7"),
+        ("org/other", "prod", "1"),
+    }
+    metrics.aliases_seen("org/bert", {})
+    assert alias_infos(metrics) == {("org/other", "prod", "1")}
+
+
+def test_what_is_in_hand_is_read_at_the_scrape() -> None:
+    """The gauges of slots, answers and memory are as fresh as the scrape."""
+    metrics = Metrics("1")
+    readings = [LoadReading(1, 2, 3, 4, 5, 6, 7), LoadReading(0, 0, 0, 0, 0, 0, 0)]
+    metrics.watch_load(lambda: readings.pop(0))
+    names = [
+        *("fills_in_progress", "open_answers", "fill_slots_held", "fill_slots_waiting"),
+        *("passes", "passes_waiting", "reserved_bytes"),
+    ]
+    values = samples(metrics)
+    assert [values[f"hotstart_{name}", ()] for name in names] == [1, 2, 3, 4, 5, 6, 7]
+    values = samples(metrics)
+    assert not any(values[f"hotstart_{name}", ()] for name in names)
 
 
 def test_two_proxies_in_one_process_do_not_share_metrics() -> None:
     """Each has a registry of its own."""
     first, second = made(), made()
-    first.redirected("org/bert")
+    first.redirected("org/bert", 1)
     assert ("hotstart_redirects_total", (("model", "org/bert"),)) not in samples(second)
