@@ -22,10 +22,10 @@ _MAX_VALUE_CHARS = 2048
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
 _SECRETS = re.compile(
     # In queries and in the header that S3 takes; \b: not the end of another word.
-    r"(\b(?:X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature)=|\b(?:Bearer|Basic)\s+)"
+    r"(\b(?:X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature)=|\bBearer\s+)"
     r"[^&\s\"',]+"
     # As headers and as members of what libraries print.
-    r"|(\b(?:X-Amz-Security-Token|Secret-?Access-?Key|Session-?Token|Password)['\"]?\s*[:=]\s*b?['\"]?)"
+    r"|((?:X-Amz-Security-Token|Secret[-_]?Access[-_]?Key|Session[-_]?Token|Password)['\"]?\s*[:=]\s*b?['\"]?)"
     r"[^&\s\"',}]+",
     re.IGNORECASE,
 )

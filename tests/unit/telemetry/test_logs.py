@@ -98,7 +98,15 @@ def test_exceptions(stream: io.StringIO) -> None:
         ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
         ("x?X-Amz-Security-Token=a%2Fb&y=1", "x?X-Amz-Security-Token=***&y=1"),
         ("x?AWSAccessKeyId=A&Signature=b%3D&Expires=1", "x?AWSAccessKeyId=***&Signature=***&Expires=1"),
-        ("nothing secret", "nothing secret"),
+        ("cannot reach rediss://user:p%40ss@host:6379/0", "cannot reach rediss://***@host:6379/0"),
+        ("redis+cluster://:pass@a:1,b:2", "redis+cluster://***@a:1,b:2"),
+        ("{'X-Amz-Security-Token': b'abc', 'Host': 'b'}", "{'X-Amz-Security-Token': b'***', 'Host': 'b'}"),
+        (
+            "session_token=abc, aws_secret_access_key: 'x/y'",
+            "session_token=***, aws_secret_access_key: '***'",
+        ),
+        ("http://h:1/v1/models/org/bert@7/a=b", "http://h:1/v1/models/org/bert@7/a=b"),
+        ("nothing secret, no basic token", "nothing secret, no basic token"),
     ],
 )
 def test_masked(text: str, shown: str) -> None:
