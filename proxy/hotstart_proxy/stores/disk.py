@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from hotstart.wire.pieces import Pieces
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.telemetry.logs import log_event
 
+from .ages import Ages
 from .base import Blob, BlobBusy, FileSlice, NeverFits, PartialBlob, Store, StoreError, Usage
 from .exclusion import Exclusion
 from .folders import Folders, make_folder, write_atomically
@@ -72,6 +71,7 @@ class DiskStore(Store):
         self._folders = Folders(root)
         self._budget_bytes = budget_bytes
         self._system = system or System()
+        self._ages = Ages(self._system)
         self._threads = Threads(self.url)
         self._exclusion = Exclusion(self._folders.fills, self.url, self._system)
         self._place = Place(self._folders, self.url, self._system, self._exclusion)
@@ -86,11 +86,17 @@ class DiskStore(Store):
         if self._budget_bytes is None:
             self._inventory.ledger.budget_bytes = await self._threads.run(doing, self._share)
         async with self._exclusion:
-            dropped = await self._threads.finish(doing, lambda: sweep(self._system, self._folders))
-            await self._joining.look(doing)
-        for what in dropped:
-            log_event(_log, logging.WARNING, "dropped at opening", {"store": self.url, "what": what})
+            await self._sweep(doing, "dropped at opening")
         return self
+
+    async def _sweep(self, doing: str, event: str) -> None:
+        """Clean up, and bring the inventory up to date. Under the exclusion."""
+        for what in await self._threads.finish(doing, lambda: sweep(self._system, self._folders)):
+            self._say(event, what)
+        await self._joining.look(doing)
+
+    def _say(self, event: str, what: str) -> None:
+        log_event(_log, logging.WARNING, event, {"store": self.url, "what": what})
 
     def _share(self) -> int:
         filesystem = os.statvfs(self._folders.root)
@@ -143,23 +149,31 @@ class DiskStore(Store):
             self._inventory.committed(ended.id, ended.space)
 
     async def drop_partials(self, idle_seconds: float) -> int:
-        freed = 0
-        newest = time.time() - idle_seconds
+        doing = "dropping partial blobs"
+        ledger = self._inventory.ledger
         async with self._exclusion:
-            await self._joining.look("looking for partial blobs to drop")
+            await self._joining.look(doing)
+            before = ledger.used_bytes
+            # Also what neighbours have left that were killed since.
+            await self._sweep(doing, "dropped")
+            parts = [self._folders.part(content_id).name for content_id in self._inventory.partials]
+            self._ages.forget_others({*parts, *self._inventory.quarantined})
             for content_id in self._inventory.partials:
-                drop = partial(self._drop_part, content_id, newest)
-                if await self._threads.finish(f"dropping partial blob {content_id}", drop):
-                    freed += self._inventory.remove_partial(content_id)
+                drop = partial(self._drop_part, content_id, idle_seconds)
+                if await self._threads.finish(doing, drop):
+                    self._inventory.remove_partial(content_id)
+                    self._say("dropped", f"fills/{content_id}.part: nobody has gone on with it")
             for content_id in self._inventory.quarantined:
-                unlink = partial(self._unlink, self._folders.aside(content_id), newest)
-                if await self._threads.finish(f"dropping damaged blob {content_id}", unlink) is not False:
-                    freed += self._inventory.remove_quarantined(content_id)
-        return freed
+                unlink = partial(self._unlink, self._folders.aside(content_id), idle_seconds)
+                if await self._threads.finish(doing, unlink) is not False:
+                    self._inventory.remove_quarantined(content_id)
+                    self._say("dropped", f"quarantine/{content_id}: it has been kept for long enough")
+        return max(0, before - ledger.used_bytes)
 
-    def _drop_part(self, content_id: str, newest: float) -> bool:
+    def _drop_part(self, content_id: str, idle_seconds: float) -> bool:
+        path = self._folders.part(content_id)
         try:
-            if self._folders.part(content_id).stat().st_mtime > newest:
+            if self._ages.idle_seconds(path.name, path.stat().st_mtime) < idle_seconds:
                 return False
         except FileNotFoundError:
             return True
@@ -174,14 +188,17 @@ class DiskStore(Store):
                 self._inventory.remove_blob(content_id)
         return removed is True
 
-    def _unlink(self, path: Path, newest: float = math.inf) -> bool | None:
-        """Unlink a blob; None if there is none, False if it is mapped or newer."""
+    def _unlink(self, path: Path, idle_seconds: float = 0) -> bool | None:
+        """Unlink a blob; None if there is none, False if it is mapped or has changed since."""
         try:
             descriptor = self._system.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
-            if os.fstat(descriptor).st_mtime > newest or not self._system.lock(descriptor):
+            changed_at = os.fstat(descriptor).st_mtime
+            if idle_seconds and self._ages.idle_seconds(path.name, changed_at) < idle_seconds:
+                return False
+            if not self._system.lock(descriptor):
                 return False
             self._system.unlink(path)
             return True
@@ -194,6 +211,7 @@ class DiskStore(Store):
             there = await self._threads.finish(doing, lambda: self._set_aside(content_id))
             if there:
                 self._inventory.set_aside(content_id)
+                self._say("damaged blob set aside", f"quarantine/{content_id}")
             else:
                 self._inventory.remove_blob(content_id)
         return there

@@ -17,7 +17,7 @@ from .ledger import Space
 from .listing import look
 from .parts import OpenPart, create_part, drop_part, erase, is_set_up, open_part, set_up
 from .system import System
-from .threads import Threads
+from .threads import Threads, store_error
 
 __all__ = ["Joined", "Joining"]
 
@@ -71,8 +71,8 @@ class Joining:
 
     async def look(self, doing: str) -> None:
         """Bring the inventory up to date. Under the exclusion."""
-        marks = self._inventory.marks
-        self._inventory.take_in(await self._threads.finish(doing, lambda: look(self._folders, marks)))
+        system, folders, marks = self._system, self._folders, self._inventory.marks
+        self._inventory.take_in(await self._threads.finish(doing, lambda: look(system, folders, marks)))
 
     async def _open(self, doing: str, content_id: str, size: int) -> OpenPart:
         system, folders, ledger = self._system, self._folders, self._inventory.ledger
@@ -126,18 +126,26 @@ class Joining:
         return known
 
     async def _set_up(self, doing: str, content_id: str, size: int, opened: OpenPart) -> FillMap | None:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + _PATIENCE_SECONDS
-        while not self._system.claim(opened.map, SETUP_BYTE, SETUP_BYTE + 1):
-            if clock() > deadline:
-                raise BlobBusy(self._store, doing, "another process does not come to an end with reserving")
-            await asyncio.sleep(_POLL_SECONDS)
+        await self._wait_for_setup(doing, opened)
         try:
             if opened.gone:
                 return None
             return await self._threads.finish(doing, lambda: set_up(self._system, opened, content_id, size))
         finally:
             self._system.unclaim(opened.map, SETUP_BYTE, SETUP_BYTE + 1)
+
+    async def _wait_for_setup(self, doing: str, opened: OpenPart) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _PATIENCE_SECONDS
+        try:
+            while not self._system.claim(opened.map, SETUP_BYTE, SETUP_BYTE + 1):
+                if clock() > deadline:
+                    raise BlobBusy(
+                        self._store, doing, "another process does not come to an end with reserving"
+                    )
+                await asyncio.sleep(_POLL_SECONDS)
+        except OSError as error:
+            raise store_error(self._store, doing, error) from error
 
     async def _drop(self, doing: str, content_id: str, *, only_empty: bool = False) -> bool:
         async with self._exclusion:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from hotstart.wire.digests import is_content_id
 
 from .folders import Folders
+from .system import System
 
 __all__ = ["Changes", "Marks", "look"]
 
@@ -39,7 +39,7 @@ class Changes:
     marks: dict[str, int] = field(default_factory=dict)
 
 
-def look(folders: Folders, marks: Marks) -> Changes:
+def look(system: System, folders: Folders, marks: Marks) -> Changes:
     """Read the folders that have changed since marks were made: a stat for each, and no file is opened.
 
     Raises:
@@ -47,15 +47,16 @@ def look(folders: Folders, marks: Marks) -> Changes:
     """
     blobs: dict[str, dict[str, int]] = {}
     seen: dict[str, int] = {}
+    settled = int(system.wall_seconds() * 1e9) - _GRANULARITY_NS
     with os.scandir(folders.blobs) as entries:
         groups = {entry.name for entry in entries if _is_group(entry)}
     for group in sorted(groups):
-        listed = _list(folders.blobs / group, group, marks.get(group), seen)
+        listed = _list(folders.blobs / group, group, marks.get(group), seen, settled)
         if listed is not None:
             blobs[group] = {name: size for name, size in listed.items() if name.startswith(group)}
     blobs |= {name: {} for name in marks if len(name) == 2 and name not in groups}
-    parts = _list(folders.fills, "fills", marks.get("fills"), seen, ".part")
-    aside = _list(folders.quarantine, "quarantine", marks.get("quarantine"), seen)
+    parts = _list(folders.fills, "fills", marks.get("fills"), seen, settled, ".part")
+    aside = _list(folders.quarantine, "quarantine", marks.get("quarantine"), seen, settled)
     return Changes(blobs, parts, aside, seen)
 
 
@@ -64,9 +65,12 @@ def _is_group(entry: os.DirEntry[str]) -> bool:
 
 
 def _list(
-    folder: Path, name: str, mark: int | None, seen: dict[str, int], suffix: str = ""
+    folder: Path, name: str, mark: int | None, seen: dict[str, int], settled: int, suffix: str = ""
 ) -> dict[str, int] | None:
-    """Return the sizes of what a folder holds; None if it is as it was. Its mark is added to seen."""
+    """Return the sizes of what a folder holds; None if it is as it was.
+
+    Its mark is added to seen, one that nothing equals if it changed after the moment settled.
+    """
     try:
         changed = folder.stat().st_mtime_ns
         if changed == mark:
@@ -76,7 +80,7 @@ def _list(
     except FileNotFoundError:
         return {}
     # Also where it is dated in the future: then a clock was set, and will come by here again.
-    seen[name] = changed if changed < time.time_ns() - _GRANULARITY_NS else -1
+    seen[name] = changed if changed < settled else -1
     return found
 
 

@@ -218,11 +218,14 @@ class DiskPartial(PartialBlob):
         self._tell()
 
     async def _wait_to_commit(self, doing: str) -> None:
-        while not self._system.claim(self._opened.map, COMMIT_BYTE, COMMIT_BYTE + 1):
-            # Another process is hashing it, for minutes if it is large.
-            await asyncio.sleep(self.poll_seconds)
-            if self._closed:
-                raise StoreError(self._place.url, doing, os.strerror(errno.ECANCELED))
+        try:
+            while not self._system.claim(self._opened.map, COMMIT_BYTE, COMMIT_BYTE + 1):
+                # Another process is hashing it, for minutes if it is large.
+                await asyncio.sleep(self.poll_seconds)
+                if self._closed:
+                    raise StoreError(self._place.url, doing, os.strerror(errno.ECANCELED))
+        except OSError as error:
+            raise store_error(self._place.url, doing, error) from error
 
     async def _commit(self, doing: str, sha256: str | None) -> None:
         if sha256 is not None and await self._threads.run(doing, self._is_ours):

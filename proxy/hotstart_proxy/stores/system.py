@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from . import claims
@@ -14,7 +15,7 @@ __all__ = ["System"]
 class System:
     """The real one. A store is handed it, so that what a crash at any step leaves behind can be tried.
 
-    Reading is not among it, nor closing: nothing is lost by where they stop.
+    Reading is not among it, nor closing: nothing is lost by where they stop. The clocks are.
 
     Raises:
         OSError: the system's, from every method.
@@ -75,6 +76,14 @@ class System:
     def touch(self, path: Path) -> None:
         """Date a file now."""
         os.utime(path)
+
+    def wall_seconds(self) -> float:
+        """Return the time since the epoch; the clock may be set at any moment."""
+        return time.time()
+
+    def steady_seconds(self) -> float:
+        """Return the time since some moment, by a clock that is never set."""
+        return time.monotonic()
 
     def lock(self, descriptor: int, *, shared: bool = False) -> bool:
         """Take a whole file's lock without waiting; False if another open file holds it.

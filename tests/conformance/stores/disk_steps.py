@@ -61,7 +61,6 @@ _STEPS = (
     "touch",
     "lock",
     "claim",
-    "unclaim",
 )
 
 
@@ -106,8 +105,8 @@ async def go_on_with(partial: PartialBlob, data: bytes) -> int:
 async def _fill(store: Store, data: bytes, content_id: str | None = None) -> None:
     partial = await store.begin_fill(content_id or sha256_id(data), len(data), None)
     assert partial is not None
-    await go_on_with(partial, data)
     try:
+        await go_on_with(partial, data)
         await partial.commit(content_id or sha256_id(data))
     except IntegrityError:
         assert content_id is not None
@@ -145,8 +144,10 @@ async def _first_fill(store: Store) -> None:
 async def _discard(store: Store) -> None:
     partial = await store.begin_fill(sha256_id(BLOB), len(BLOB), digests(BLOB))
     assert partial is not None
-    await partial.discard()
-    await partial.close()
+    try:
+        await partial.discard()
+    finally:
+        await partial.close()
 
 
 async def _wrong_whole(store: Store) -> None:
