@@ -91,13 +91,15 @@ async def try_to_fill(store: DiskStore, data: bytes) -> str:
 
 
 async def test_a_full_inode_table(mount: Mount) -> None:
-    """Where no file can be made, a fill is refused as on a full disk, leaves nothing, and room can be made."""
+    """Where no file can be made, a fill is refused as on a full disk, leaves nothing, and room helps."""
     folder = mount("size=10m,nr_inodes=24")
     async with DiskStore(folder) as store:
         held: list[str] = []
-        with pytest.raises(NoSpaceNow):
-            for number in range(30):
-                held += [await try_to_fill(store, bytes([number]))]
+        while len(held) < 24:
+            try:
+                held.append(await try_to_fill(store, bytes([len(held)])))
+            except NoSpaceNow:
+                break
         assert 3 < len(held) < 24
         before = names(folder)
         for data in (b"one more", bytes(100)):
