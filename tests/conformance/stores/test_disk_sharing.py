@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from hotstart.wire.pieces import PIECE_BYTES, piece_count
-from hotstart_proxy.stores.base import StoreError
+from hotstart_proxy.stores.base import BlobBusy, NoSpaceNow, StoreError
 from hotstart_proxy.stores.claims import try_claim
 from hotstart_proxy.stores.disk import DiskStore
 from hotstart_proxy.stores.fillmap import COMMIT_BYTE
+from hotstart_proxy.stores.system import System
 from tests.conformance.stores import disk_processes
 from tests.conformance.stores.disk_processes import CROWD_BYTES, blob_bytes
+from tests.conformance.stores.disk_steps import Steps
 from tests.conformance.stores.suite import begin, content, digests, read_all, write
 
 SIZE = 3 * PIECE_BYTES + 1000
@@ -83,14 +86,19 @@ async def test_killed_in_the_middle_of_a_piece(tmp_path: Path) -> None:
         assert store.usage().used_bytes == SIZE
 
 
+def sized(root: Path) -> Iterator[Path]:
+    """Yield the files that count."""
+    for place in ("blobs/*/*", "fills/*.part", "quarantine/*"):
+        yield from root.glob(place)
+
+
 def used_bytes(root: Path) -> int:
     """Add up what lies in a store, at a moment when nobody changes names in it."""
     with contextlib.ExitStack() as stack:
         descriptor = os.open(root / "fills", os.O_RDONLY)
         stack.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        places = ("blobs/*/*", "fills/*.part", "quarantine/*")
-        return sum(path.stat().st_size for place in places for path in root.glob(place))
+        return sum(path.stat().st_size for path in sized(root))
 
 
 async def test_one_budget_over_processes_that_are_killed(tmp_path: Path) -> None:
@@ -117,6 +125,56 @@ async def test_one_budget_over_processes_that_are_killed(tmp_path: Path) -> None
         await store.drop_partials(0)
         assert list((tmp_path / "fills").glob("*.part")) == []
     assert most > budget // 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_budget_holds_at_every_step(tmp_path: Path, seed: int) -> None:
+    """Whatever three stores on one folder do at once, no step of any of them exceeds the budget."""
+    budget = 4 * CROWD_BYTES
+    sums: list[int] = []
+
+    def before(system: System, name: str, arguments: tuple[object, ...]) -> None:
+        # These are taken in turns, so what is seen before one of them is what there is.
+        if name in ("rename", "unlink", "truncate"):
+            sums.append(sum(path.stat().st_size for path in sized(tmp_path)))
+
+    async def use(store: DiskStore, chance: random.Random) -> None:
+        for _ in range(25):
+            data = blob_bytes(chance.randrange(12), chance.randrange(CROWD_BYTES // 2, CROWD_BYTES))
+            try:
+                partial = await store.begin_fill(content(data), len(data), None)
+            except BlobBusy:
+                continue
+            except NoSpaceNow:
+                await store.drop_partials(0)
+                for held in chance.sample(sorted(store.blobs()), min(2, len(store.blobs()))):
+                    await store.delete(held)
+                continue
+            if partial is None:
+                await store.quarantine(content(data))
+                continue
+            if await partial.claim([0]):
+                await write(partial, data)
+            if await partial.recover(0) and chance.random() < 0.7:
+                await partial.commit(content(data))
+            elif chance.random() < 0.5:
+                await partial.discard()
+            await partial.close()
+            assert store.usage().used_bytes <= budget
+
+    async with contextlib.AsyncExitStack() as stack:
+        stores = [
+            await stack.enter_async_context(DiskStore(tmp_path, budget, Steps(before))) for _ in range(3)
+        ]
+        await asyncio.gather(
+            *(use(store, random.Random(100 * seed + number)) for number, store in enumerate(stores * 3))
+        )
+        assert len(sums) > 100
+        assert budget // 2 < max(sums) <= budget
+        for store in stores:
+            await store.drop_partials(0)
+            await store.refresh()
+            assert store.usage().used_bytes == used_bytes(tmp_path)
 
 
 async def test_a_commit_that_is_wrong_ends_the_fill_of_all(tmp_path: Path) -> None:
