@@ -7,14 +7,11 @@ The states, and what moves between them::
     DUE -------admit---------------------------------> PROBING
     PROBING ---succeeded-----------------------------> CLOSED
     PROBING ---failed--------------------------------> OPEN, for longer
-    PROBING ---abandoned, or a document's success
-               though files were what failed---------> DUE
+    PROBING ---abandoned-----------------------------> DUE
 
 - CLOSED admits everybody. A success in between begins the counting of failures anew.
 - OPEN and PROBING admit nobody: callers answer from what they have.
 - DUE admits one, the probe; what comes of it decides.
-- A document that arrives says nothing of an origin whose large objects stall: while files are among what
-  failed, a document's success neither closes the circuit nor begins the counting anew. Its failure counts.
 - What was admitted before the last change of state says nothing about the present one, and is not counted:
   a hundred requests that hang together and fail together open the circuit once.
 
@@ -46,6 +43,7 @@ class Circuit:
     """How a request of this moment would fare, for whoever can answer without one.
 
     Attributes:
+        phase: of the circuit.
         failures: requests that failed in a row.
         retry_after_seconds: how long nobody will be admitted, as far as that is known.
     """
@@ -89,8 +87,6 @@ class Breaker:
         self._settings = settings
         self._random = random
         self._failures = 0
-        # Whether bytes of a file are among what failed.
-        self._files_failed = False
         # Until when nobody is admitted; None while closed.
         self._open_until: float | None = None
         self._probing = False
@@ -135,41 +131,28 @@ class Breaker:
             self._generation += 1
         return self._generation
 
-    def succeeded(self, ticket: int, *, document: bool = False) -> None:
-        """Note that the origin answered, whatever it said.
-
-        Args:
-            ticket: from admit.
-            document: no bytes of a file were asked for, but something small.
-        """
+    def succeeded(self, ticket: int) -> None:
+        """Note that the origin answered, whatever it said."""
         if ticket != self._generation:
             return
-        if document and self._files_failed:
-            self.abandoned(ticket)
-            return
         self._failures = 0
-        self._files_failed = False
         if self._probing:
             self._probing = False
             self._open_until = None
             self._pauses = 0
             self._generation += 1
 
-    def failed(
-        self, ticket: int, now: float, retry_after_seconds: float | None = None, *, document: bool = False
-    ) -> None:
+    def failed(self, ticket: int, now: float, retry_after_seconds: float | None = None) -> None:
         """Note that the origin did not answer.
 
         Args:
             ticket: from admit.
             now: as in phase.
             retry_after_seconds: for how long the origin wants to be left alone; None if it did not say.
-            document: as in succeeded.
         """
         if ticket != self._generation:
             return
         self._failures += 1
-        self._files_failed = self._files_failed or not document
         if self._probing or self._failures >= self._settings.failures:
             self._probing = False
             self._open_until = now + self._pause(retry_after_seconds)

@@ -1,4 +1,9 @@
-"""An origin behind a circuit breaker: after repeated failure it is not asked by everybody, but by a probe."""
+"""An origin behind circuit breakers: after repeated failure it is not asked by everybody, but by a probe.
+
+There are two. A document (index, manifest, listing) that arrives says nothing of an origin whose large
+objects stall, so files have a circuit of their own; but where documents fail files are not asked for either,
+and a file that arrives speaks for all.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from hotstart.wire.catalog import KnownIndex
 from hotstart.wire.errors import FormatError
@@ -30,15 +35,16 @@ _log = logging.getLogger("hotstart_proxy.origins")
 _PROOF_BYTES = 1024 * 1024
 
 T = TypeVar("T")
+_Tickets: TypeAlias = tuple[tuple[Breaker, int], ...]
 
 
 class GuardedOrigin(ModelOrigin):
     """Passes everything on, and leaves the origin alone while it is down.
 
     What the origin answers, a refusal included, is a success to the breaker; only ``OriginUnreachable`` is a
-    failure. While the circuit is open every request ends at once with ``OriginPaused``. Requests for bytes
-    that come while the probe is under way wait for what it shows, since the probe is most often a part of
-    the same fill. Pre-signing asks nobody, and is not guarded.
+    failure. While its circuit is open a request ends at once with ``OriginPaused``. Requests for bytes that
+    come while the probe is under way wait for what it shows, since the probe is most often a part of the same
+    fill. Pre-signing asks nobody, and is not guarded.
     """
 
     def __init__(
@@ -48,11 +54,11 @@ class GuardedOrigin(ModelOrigin):
         settings: BreakerSettings | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Put a breaker before an origin.
+        """Put breakers before an origin.
 
         Args:
             origin: entered and left with this one.
-            observer: told of errors, and when the circuit opens and closes.
+            observer: told of errors, and when the first circuit opens and the last one closes.
             settings: None means the defaults.
             now: seconds, of a clock that never goes back.
         """
@@ -61,7 +67,8 @@ class GuardedOrigin(ModelOrigin):
         self._origin = origin
         self._observer = observer
         self._now = now
-        self._breaker = Breaker(settings or BreakerSettings(), random.random)
+        self._documents = Breaker(settings or BreakerSettings(), random.random)
+        self._files = Breaker(settings or BreakerSettings(), random.random)
         self._is_open = False
         # Set, and replaced, whenever a probe has ended.
         self._shown = asyncio.Event()
@@ -91,14 +98,22 @@ class GuardedOrigin(ModelOrigin):
         return await self._origin.presign(blobs, expires_in_seconds)
 
     def circuit(self, blob: VersionBlob, wanted: ByteRange) -> Circuit:
-        circuit = self._breaker.circuit(self._now())
+        circuit = self._circuit()
         return self._origin.circuit(blob, wanted) if circuit.phase is Phase.CLOSED else circuit
 
+    def _circuit(self) -> Circuit:
+        """Return how a request for a file would fare."""
+        now = self._now()
+        circuits = (self._files.circuit(now), self._documents.circuit(now))
+        return max(
+            circuits, key=lambda item: (item.refuses, item.phase is Phase.DUE, item.retry_after_seconds)
+        )
+
     async def _document(self, doing: str, ask: Callable[[], Awaitable[T]]) -> T:
-        ticket = self._breaker.admit(self._now())
+        ticket = self._documents.admit(self._now())
         if ticket is None:
-            raise self._paused(doing)
-        with _Judgement(self, ticket, document=True) as judgement:
+            raise self._paused(doing, self._documents.circuit(self._now()))
+        with _Judgement(self, ((self._documents, ticket),)) as judgement:
             answer = await ask()
             judgement.succeeded()
             return answer
@@ -107,46 +122,51 @@ class GuardedOrigin(ModelOrigin):
     async def get(
         self, blob: VersionBlob, wanted: ByteRange, tier: Tier = Tier.STANDARD
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        ticket = await self._admit(f"reading {blob.representation.path} of {blob.model}@{blob.version}")
-        with _Judgement(self, ticket) as judgement:
+        tickets = await self._admit(f"reading {blob.representation.path} of {blob.model}@{blob.version}")
+        with _Judgement(self, tickets) as judgement:
             async with self._origin.get(blob, wanted, tier) as chunks:
                 yield _watched(judgement, chunks)
 
-    async def _admit(self, doing: str) -> int:
-        while True:
-            ticket = self._breaker.admit(self._now())
-            if ticket is not None:
-                return ticket
-            if self._breaker.phase(self._now()) is not Phase.PROBING:
-                raise self._paused(doing)
+    async def _admit(self, doing: str) -> _Tickets:
+        while (circuit := self._circuit()).refuses:
+            if circuit.phase is Phase.OPEN:
+                raise self._paused(doing, circuit)
             await self._shown.wait()
+        now = self._now()
+        # The documents' circuit is spoken for where it waits for a probe, and not counted in otherwise.
+        breakers = (self._files, self._documents)
+        asked = [item for item in breakers if item is self._files or item.phase(now) is Phase.DUE]
+        tickets = ((breaker, breaker.admit(now)) for breaker in asked)
+        return tuple((breaker, ticket) for breaker, ticket in tickets if ticket is not None)
 
-    def _paused(self, doing: str) -> OriginPaused:
-        circuit = self._breaker.circuit(self._now())
+    def _paused(self, doing: str, circuit: Circuit) -> OriginPaused:
         self._observer.origin_failed("paused")
         return OriginPaused(self.url, doing, circuit.failures, circuit.retry_after_seconds)
 
-    def succeeded(self, ticket: int, *, document: bool) -> None:
+    def succeeded(self, tickets: _Tickets) -> None:
         """Take in a good verdict."""
-        self._breaker.succeeded(ticket, document=document)
+        for breaker, ticket in tickets:
+            breaker.succeeded(ticket)
         self._tell(None)
 
-    def failed(self, ticket: int, error: OriginError, *, document: bool) -> None:
+    def failed(self, tickets: _Tickets, error: OriginError) -> None:
         """Take in an error; only an origin that did not answer is at fault for it."""
         self._observer.origin_failed(_kind(error))
-        if isinstance(error, OriginUnreachable):
-            self._breaker.failed(ticket, self._now(), error.retry_after_seconds, document=document)
-        else:
-            self._breaker.succeeded(ticket, document=document)
+        for breaker, ticket in tickets:
+            if isinstance(error, OriginUnreachable):
+                breaker.failed(ticket, self._now(), error.retry_after_seconds)
+            else:
+                breaker.succeeded(ticket)
         self._tell(error)
 
-    def abandoned(self, ticket: int) -> None:
-        """Take in that a request ended for reasons that are not the origin's; void after a verdict."""
-        self._breaker.abandoned(ticket)
+    def abandoned(self, tickets: _Tickets) -> None:
+        """Take in that a request ended for reasons that are not the origin's."""
+        for breaker, ticket in tickets:
+            breaker.abandoned(ticket)
         self._tell(None)
 
     def _tell(self, error: OriginError | None) -> None:
-        circuit = self._breaker.circuit(self._now())
+        circuit = self._circuit()
         if circuit.phase is not Phase.PROBING:
             self._shown.set()
             self._shown = asyncio.Event()
@@ -169,10 +189,9 @@ class _Judgement:
     user's, who may also just go away.
     """
 
-    def __init__(self, guard: GuardedOrigin, ticket: int, *, document: bool = False) -> None:
+    def __init__(self, guard: GuardedOrigin, tickets: _Tickets) -> None:
         self._guard = guard
-        self._ticket = ticket
-        self._document = document
+        self._tickets = tickets
         self._succeeded = False
         self._failed = False
 
@@ -187,19 +206,19 @@ class _Judgement:
         elif isinstance(error, FormatError):
             self.succeeded()
         elif not (self._succeeded or self._failed):
-            self._guard.abandoned(self._ticket)
+            self._guard.abandoned(self._tickets)
 
     def succeeded(self) -> None:
         """Note that the origin works."""
         if not (self._succeeded or self._failed):
             self._succeeded = True
-            self._guard.succeeded(self._ticket, document=self._document)
+            self._guard.succeeded(self._tickets)
 
     def failed(self, error: OriginError) -> None:
         """Note an error of the origin."""
         if not self._failed:
             self._failed = True
-            self._guard.failed(self._ticket, error, document=self._document)
+            self._guard.failed(self._tickets, error)
 
 
 async def _watched(judgement: _Judgement, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -228,6 +228,44 @@ async def test_a_probe_whose_reader_leaves(guarded: Guarded) -> None:
     assert guarded.told.errors == ["unreachable"] * 3 + ["paused"]
 
 
+async def test_documents_do_not_speak_for_files(guarded: Guarded) -> None:
+    """When files fail, indexes go on being read, and do not close the circuit; a file that arrives does."""
+    async with guarded.cache() as cache:
+        await resolve(cache, FILE)
+        await guarded.open_circuit(cache)
+        guarded.bench.origin.away = False
+        for _ in range(3):
+            guarded.bench.pass_seconds(3600)
+            asked = guarded.bench.origin.reads.total()
+            await resolve(cache, FILE)
+            assert guarded.bench.origin.reads.total() > asked
+        with pytest.raises(OriginPaused):
+            await read(cache, FILE)
+        assert guarded.told.circuit == [True]
+        guarded.seconds += 10
+        assert (await read(cache, FILE))[0] == MODEL_BYTES
+        assert guarded.told.circuit == [True, False]
+
+
+async def test_files_are_not_asked_for_where_documents_fail(guarded: Guarded) -> None:
+    """When documents fail in a row no file is asked for either; one that arrives speaks for documents too."""
+    origin = guarded.bench.origin
+    async with guarded.cache() as cache:
+        await resolve(cache, FILE)
+        origin.away = True
+        for _ in range(SETTINGS.failures):
+            guarded.bench.pass_seconds(3600)
+            await resolve(cache, FILE)
+        await eventually(lambda: guarded.told.circuit)
+        origin.away = False
+        with pytest.raises(OriginPaused):
+            await read(cache, FILE)
+        assert not origin.gets
+        guarded.seconds += 10
+        assert (await read(cache, FILE))[0] == MODEL_BYTES
+        assert guarded.told.circuit == [True, False]
+
+
 async def test_answers_of_any_kind_keep_it_closed(guarded: Guarded) -> None:
     """A missing model, a replaced object and a denial are answers: they never open the circuit."""
     path = guarded.bench.tree.root / KEY

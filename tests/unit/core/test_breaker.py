@@ -20,11 +20,11 @@ def ticket_of(breaker: Breaker, now: float) -> int:
     return ticket
 
 
-def opened(now: float = 0.0, *, document: bool = False) -> Breaker:
+def opened(now: float = 0.0) -> Breaker:
     """Return a breaker that three failures at now have opened."""
     breaker = Breaker(SETTINGS, middle)
     for _ in range(3):
-        breaker.failed(ticket_of(breaker, now), now, document=document)
+        breaker.failed(ticket_of(breaker, now), now)
     assert breaker.phase(now) is Phase.OPEN
     return breaker
 
@@ -102,22 +102,6 @@ def test_requests_that_failed_together_open_it_once() -> None:
     for ticket in tickets[15:]:
         breaker.succeeded(ticket)
     assert (breaker.phase(0), breaker.retry_after_seconds(0)) == (Phase.OPEN, before)
-
-
-def test_a_document_does_not_speak_for_files() -> None:
-    """When files failed, an index that can be read does not close the circuit; a file that can does."""
-    breaker = opened()
-    breaker.succeeded(ticket_of(breaker, 1), document=True)
-    assert breaker.phase(1) is Phase.DUE
-    breaker.succeeded(ticket_of(breaker, 1))
-    assert breaker.phase(1) is Phase.CLOSED
-
-
-def test_documents_that_failed_are_spoken_for_by_one() -> None:
-    """When only documents failed, a document that can be read closes the circuit."""
-    breaker = opened(document=True)
-    breaker.succeeded(ticket_of(breaker, 1), document=True)
-    assert breaker.phase(1) is Phase.CLOSED
 
 
 class BreakerMachine(RuleBasedStateMachine):
