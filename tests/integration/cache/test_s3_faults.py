@@ -226,7 +226,8 @@ async def test_a_pause_that_is_too_long_is_passed_on(rig: Rig) -> None:
 async def test_readers_far_apart_share_the_faults(rig: Rig) -> None:
     """With several connections and many readers, over a mixture of faults, everybody gets the right bytes."""
     for fault in (fault_s3.cut(after=MIB), fault_s3.slow_down(), fault_s3.reset(after=5), fault_s3.whole()):
-        rig.s3.fail(fault, key=KEY, times=2)
+        # Fewer in all than one request has attempts, whoever meets them.
+        rig.s3.fail(fault, key=KEY, times=1)
     ranges = [ByteRange(start, SIZE) for start in range(0, SIZE, PIECE_BYTES // 2)]
     async with rig.cache(connections=4) as cache:
         answers = await asyncio.gather(*(read(cache, FILE, wanted) for wanted in ranges))
