@@ -110,8 +110,7 @@ def test_one_worker_polls_and_any_can_be_told(
     wait_until("version 2", lambda: proxy.metric("hotstart_arrival_seconds_count") == 1)
     third = publish("org/bert@3", origin, "--notify", f"unix:{store}/admin.sock", environment={}, seed=3)
     wait_until("version 3", lambda: proxy.metric("hotstart_arrival_seconds_count") >= 2)
-    assert holds(proxy, "org/bert@2")
-    assert holds(proxy, "org/bert@3")
+    loads.check(loads.run("org/bert", {"HOTSTART_PROXY": proxy.url}), third, "3")
     size = sum(path.stat().st_size for path in third.rglob("*") if path.is_file())
     assert proxy.metric("hotstart_origin_bytes_total") - before <= 2.1 * size
 

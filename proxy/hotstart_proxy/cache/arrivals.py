@@ -240,6 +240,8 @@ class Arrivals:
         """Fill a version; False if all of it was here."""
         reference = Reference(arrival.model, arrival.version)
         resolved = await self._cache.resolve(reference, for_reader=False)
+        # A neighbour on the same store may have been first.
+        await self._store.refresh()
         needed, lacking = self._cache.warm_bytes(resolved)
         if not lacking:
             return False
