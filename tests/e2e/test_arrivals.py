@@ -12,6 +12,8 @@ import pytest
 from tests.e2e.conftest import Loads
 from tests.support.deadlines import wait_until
 from tests.support.processes import Process, Processes, Proxy, free_port, get
+from tests.support.s3 import S3Server
+from tests.support.sqs import SqsServer, object_created, sns_envelope
 
 SELDOM = ("--alias-ttl", "1h")
 
@@ -148,3 +150,32 @@ def test_readiness_waits_no_longer_than_told(processes: Processes, origin: str, 
     assert "hotstart_degraded 1.0" in metrics
     assert "ready, though not warm" in process.stderr
     assert process.terminate().status == 0
+
+
+def test_events_of_s3_in_a_queue(
+    processes: Processes,
+    loads: Loads,
+    publish: Callable[..., Path],
+    s3_server: S3Server,
+    s3_bucket: str,
+    tmp_path: Path,
+) -> None:
+    """A version in S3 whose event comes by SQS is warm before a load, however seldom the proxy polls."""
+    origin = f"s3://{s3_bucket}/live"
+    queue = SqsServer(processes)
+    queue.start()
+    environment = {**queue.environment, **s3_server.environment()}
+    first = publish("org/bert@1", origin, environment=s3_server.environment(), seed=1)
+    arguments = (*SELDOM, "--sqs-queue", queue.queue_url)
+    proxy = processes.serve(origin, tmp_path / "store", *arguments, environment=environment)
+    client = {"HOTSTART_PROXY": proxy.url}
+    loads.check(loads.run("org/bert", client), first, "1")
+    second = publish("org/bert@2", origin, environment=s3_server.environment(), seed=2)
+    for key in ("live/org/bert/2/model.safetensors", "live/org/bert/.hotstart/index.json"):
+        queue.send(sns_envelope(object_created(s3_bucket, key)))
+    wait_until("version 2", arrived(proxy, "sqs"))
+    fetched = proxy.metric("hotstart_origin_bytes_total")
+    loads.check(loads.run("org/bert", client), second, "2")
+    assert proxy.metric("hotstart_origin_bytes_total") == fetched
+    wait_until("an empty queue", lambda: queue.left() == 0)
+    queue.close()

@@ -7,11 +7,12 @@ one store may all do this: they share their fills, so none of them leads.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
 from hotstart.wire import documents as json_documents
@@ -32,6 +33,8 @@ __all__ = ["Arrivals", "NewsSource"]
 
 _log = logging.getLogger("hotstart_proxy.arrivals")
 _POLLS_AT_ONCE = 8
+# How many intervals lie between two listings of the store, which is more work than a poll.
+_POLLS_A_LISTING = 6
 # Each fills several files over several connections: more at a time would only finish later, all of them.
 _VERSIONS_AT_ONCE = 2
 
@@ -39,10 +42,14 @@ _VERSIONS_AT_ONCE = 2
 class NewsSource(Protocol):
     """Something that says which models have news: a channel, a queue. It reconnects by itself."""
 
+    name: str
     learned: Learned
 
-    def listen(self) -> AsyncIterator[str]:
-        """Yield models' names, valid ones, for ever; a name may come twice or be of no interest."""
+    def listen(self, trouble: Callable[[str | None], None]) -> AsyncGenerator[str, None]:
+        """Yield models' names, valid ones, for ever; a name may come twice or be of no interest.
+
+        trouble is told why nothing can be heard at present, and None when it can again.
+        """
 
 
 class Arrivals:
@@ -81,6 +88,8 @@ class Arrivals:
         self._sources = sources
         self._changed = changed
         self._now = now
+        self._asks = polls
+        self._interval_seconds = interval_seconds
         self._schedule = PollSchedule(interval_seconds if polls else math.inf, random.random)
         self._queue = WarmQueue(interval_seconds, random.random)
         self._learning: dict[str, Learned] = {}
@@ -94,7 +103,7 @@ class Arrivals:
         for model in self._named:
             self._schedule.add(model, self._clock(), at_once=True)
         self._spawn(self._others, self._run())
-        self._spawn(self._others, self._take_up())
+        self._spawn(self._others, self._follow_store())
         for source in self._sources:
             self._spawn(self._others, self._hear(source))
         return self
@@ -106,11 +115,20 @@ class Arrivals:
         if tasks:
             await asyncio.wait(tasks)
 
-    def hint(self, model: str, learned: Learned) -> bool:
-        """Poll a model soon, because somebody says that it has news; False if it is none that is polled."""
+    async def hint(self, model: str, learned: Learned) -> bool:
+        """Poll a model soon, because somebody says that it has news; False if it is not known here."""
+        if model not in self._schedule and await self._has_index(model):
+            # A neighbour's.
+            self._schedule.add(model, self._clock())
         known = self._schedule.hint(model, self._clock(), learned)
         self._wake.set()
         return known
+
+    async def _has_index(self, model: str) -> bool:
+        try:
+            return await self._store.read_document(documents.index_name(model)) is not None
+        except StoreError:
+            return False
 
     # The one loop, which decides nothing
 
@@ -140,21 +158,32 @@ class Arrivals:
 
     # Polls
 
-    async def _take_up(self) -> None:
-        """Learn from the store which models to poll, and which fills an earlier process left."""
+    async def _follow_store(self) -> None:
+        """Learn from the store which models to poll, and at first which fills an earlier process left.
+
+        Models that neighbours have come to know turn up in it: other workers of this proxy, other proxies.
+        """
+        places = await self._places()
+        for place in places:
+            if place.kind == documents.Kind.ARRIVAL:
+                self._queue.add(await self._left(place.model, place.name), self._clock())
+        while True:
+            for place in places:
+                if place.kind == documents.Kind.INDEX:
+                    self._schedule.add(place.model, self._clock())
+            self._wake.set()
+            if not self._asks:
+                return
+            await asyncio.sleep(_POLLS_A_LISTING * self._interval_seconds)
+            places = await self._places()
+
+    async def _places(self) -> list[documents.Place]:
         try:
             names = await self._store.documents()
         except StoreError as error:
             log_event(_log, logging.WARNING, "cannot list the models to poll", {"reason": error})
-            return
-        places = [place for name in names if (place := documents.place_of(name)) is not None]
-        for place in places:
-            if place.kind == documents.Kind.INDEX:
-                self._schedule.add(place.model, self._clock())
-        for place in places:
-            if place.kind == documents.Kind.ARRIVAL:
-                self._queue.add(await self._left(place.model, place.name), self._clock())
-        self._wake.set()
+            return []
+        return [place for name in names if (place := documents.place_of(name)) is not None]
 
     async def _left(self, model: str, version: str) -> Arrival:
         index = await self._cache.known_index(model)
@@ -164,8 +193,12 @@ class Arrivals:
         return Arrival(model, version, entry.published_at, default=index.resolve(None) == version)
 
     async def _hear(self, source: NewsSource) -> None:
-        async for model in source.listen():
-            self.hint(model, source.learned)
+        def trouble(reason: str | None) -> None:
+            self._cache.note(source.name, () if reason is None else (f"{source.name}: {reason}",))
+
+        async with contextlib.aclosing(source.listen(trouble)) as models:
+            async for model in models:
+                await self.hint(model, source.learned)
 
     async def _poll(self, poll: Poll) -> None:
         self._learning[poll.model] = poll.learned
@@ -201,7 +234,7 @@ class Arrivals:
         self._spawn(self._others, self._admit(model, found, learned))
 
     async def _admit(self, model: str, found: Sequence[Arrival], learned: Learned) -> None:
-        wanted = model in self._named or await self._cache.in_use(model)
+        wanted = model in self._named or await self._in_use(model)
         for arrival in found:
             if not wanted:
                 self._forget(arrival)
@@ -211,6 +244,14 @@ class Arrivals:
             log_event(_log, logging.INFO, "a version arrived", fields)
             self._queue.add(arrival, self._clock())
         self._wake.set()
+
+    async def _in_use(self, model: str) -> bool:
+        try:
+            return await self._cache.in_use(model)
+        except StoreError as error:
+            # A fill would fail as well, and say so.
+            log_event(_log, logging.DEBUG, "cannot tell what is held", {"model": model, "reason": error})
+            return True
 
     # Fills
 

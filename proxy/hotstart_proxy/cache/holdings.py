@@ -72,10 +72,21 @@ class Holdings:
         return self._pins.versions(model)
 
     async def holds(self, model: str) -> bool:
-        """Tell whether the store has a complete blob of a kept version of a model."""
+        """Tell whether the store has a complete blob of a known version of a model.
+
+        Raises:
+            StoreError
+        """
         async with self._lock:
             if not self._loaded:
                 await self._load()
+            if not self._holds_any(model):
+                # A neighbour may have filled it.
+                await self._store.refresh()
+                await self._load(model)
+            return self._holds_any(model)
+
+    def _holds_any(self, model: str) -> bool:
         held = self._store.blobs().keys()
         return any(not held.isdisjoint(version.blobs) for version in self._versions.get(model, {}).values())
 
@@ -156,11 +167,16 @@ class Holdings:
         for model in await self._pins.refresh():
             self._keep_anew(model)
 
-    async def _load(self) -> None:
-        """Learn what the documents say; a damaged one is removed, and fetched again when it is needed."""
+    async def _load(self, model: str | None = None) -> None:
+        """Learn what the documents say, of one model or of all.
+
+        A damaged one is removed, and fetched again when it is needed.
+        """
         for name in await self._store.documents():
             place = documents.place_of(name)
             if place is None or place.kind not in (documents.Kind.INDEX, documents.Kind.MANIFEST):
+                continue
+            if model not in (None, place.model):
                 continue
             data = await self._store.read_document(name)
             if data is None:
@@ -174,7 +190,7 @@ class Holdings:
                     self.manifest_seen(manifest, sha256_id(data), manifest.published_at)
             except FormatError:
                 await self._store.delete_document(name)
-        self._loaded = True
+        self._loaded = self._loaded or model is None
 
     async def retire(self, model: str) -> int:
         """Remove what only versions of model needed that are no longer kept or have changed; return bytes."""

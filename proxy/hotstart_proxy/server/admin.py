@@ -62,7 +62,7 @@ class AdminApi:
         """Look for new versions of a model soon; answers at once, and they are filled in the background."""
         assert match.reference is not None
         model = match.reference.model
-        followed = self._arrivals.hint(model, Learned.NOTIFY)
+        followed = await self._arrivals.hint(model, Learned.NOTIFY)
         if followed:
             exchange.model = model
         return _respond_members(exchange, {"model": model, "followed": followed}, 202)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hotstart_proxy.cache.arrivals import NewsSource
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.origins.directory import DirectoryOrigin
 from hotstart_proxy.origins.models import ModelOrigin
 from hotstart_proxy.origins.s3 import S3Settings
+from hotstart_proxy.origins.sqs import SqsQueue, SqsSettings
 from hotstart_proxy.origins.token_file import TokenFile
 from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.origins.upstream import UpstreamOrigin
@@ -18,7 +20,7 @@ from hotstart_proxy.origins.urls import is_upstream, open_origin
 
 from .settings import Settings
 
-__all__ = ["cache_settings", "model_origin"]
+__all__ = ["cache_settings", "model_origin", "news_sources"]
 
 
 def cache_settings(settings: Settings) -> CacheSettings:
@@ -60,3 +62,13 @@ def model_origin(settings: Settings, name: str, observer: Observer) -> ModelOrig
     if isinstance(origin, DirectoryOrigin) and not Path(origin.identity.bucket).is_dir():
         raise OriginError(origin.url, "opening the origin", "there is no such folder: create or mount it")
     return TreeOrigin(origin, settings.layout)
+
+
+def news_sources(settings: Settings) -> list[NewsSource]:
+    """Return what says, beside the origin itself, that models have news."""
+    if settings.sqs_queue is None:
+        return []
+    bucket, _, prefix = settings.origin.removeprefix("s3://").partition("/")
+    prefix = prefix.strip("/")
+    queue = SqsSettings.of(settings.sqs_queue, bucket, f"{prefix}/" if prefix else "", os.environ)
+    return [SqsQueue(queue)]

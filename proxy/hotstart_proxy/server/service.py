@@ -22,7 +22,7 @@ from hotstart_proxy.telemetry.metrics import LoadReading, Metrics, StoreReading
 
 from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
-from .composition import cache_settings, model_origin
+from .composition import cache_settings, model_origin, news_sources
 from .connections import Connection
 from .listeners import Listeners, bind_listeners
 from .native import NativeOptions
@@ -67,7 +67,7 @@ class Service:
             scrape: gives what ``/metrics`` answers; None for the metrics of this process.
             name: by which chains of proxies tell this one from others, all its workers together; None to make
                 one up.
-            polls: this process asks for new versions by itself; one of several workers is enough.
+            polls: this process asks for new versions, and hears of them; one of several workers is enough.
         """
         self._settings = settings
         self._scrape = scrape or self._scrape_own
@@ -118,7 +118,15 @@ class Service:
             Awaited(cache, settings.ready_when, settings.ready_within, settings.alias_ttl, metrics)
         )
         arrivals = await self._stack.enter_async_context(
-            Arrivals(cache, store, settings.alias_ttl, metrics, polls=self._polls, named=awaited.models)
+            Arrivals(
+                cache,
+                store,
+                settings.alias_ttl,
+                metrics,
+                polls=self._polls,
+                named=awaited.models,
+                sources=news_sources(settings) if self._polls else (),
+            )
         )
         metrics.watch_store(lambda: self._reading(cache, awaited.state()))
         metrics.watch_load(lambda: _load_reading(cache.load()))

@@ -372,6 +372,12 @@ class Settings:
         unit="duration, 60s to 7d",
         help_text="How long pre-signed URLs are valid.",
     )
+    sqs_queue: str | None = _setting(
+        _url(("http", "https"), "https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"),
+        default="(none is read)",
+        unit="URL",
+        help_text="A queue of S3's events of the origin, by which new versions are learned of at once.",
+    )
     ready_when: tuple[Reference, ...] = _setting(
         _whole_version,
         default="(nothing is waited for)",
@@ -448,6 +454,9 @@ def load_settings(
         if parsed:
             values[setting.name] = tuple(dict.fromkeys(parsed)) if setting.repeatable else parsed[-1]
     problems += _unknown_keys(file_place, document)
+    if "sqs_queue" in values and not values.get("origin", "s3:").startswith("s3:"):
+        reason = "events of S3 are of no use without an origin s3://BUCKET/PREFIX"
+        problems.append(Problem(_BY_NAME["sqs_queue"].flag, reason))
     if problems:
         raise InvalidSettings(problems)
     return LoadedSettings(Settings(**values), _unknown_environment(environment))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
@@ -68,7 +68,7 @@ async def test_an_empty_store_polls_nothing(bench: Bench) -> None:
     """A proxy that holds nothing, and that nobody has asked for anything, asks the origin for nothing."""
     await publish(bench, 1)
     async with followed(bench) as proxy:
-        assert not proxy.arrivals.hint("org/bert", Learned.SQS)
+        assert not await proxy.arrivals.hint("org/bert", Learned.SQS)
         assert proxy.arrivals._schedule.next_at() is None
         await asyncio.sleep(0)
     assert not bench.origin.reads
@@ -120,10 +120,24 @@ async def test_only_kept_versions_are_filled(bench: Bench) -> None:
     async with followed(bench, SELDOM_SECONDS, settings=CacheSettings(keep_versions=2)) as proxy:
         await read(proxy.cache, "org/bert@1/tokenizer.json")
         await publish(bench, 2, 3, 4)
-        assert proxy.arrivals.hint("org/bert", Learned.NOTIFY)
+        assert await proxy.arrivals.hint("org/bert", Learned.NOTIFY)
         await eventually(lambda: len(proxy.heard.warmed) == 2)
         assert [given(bench, version) for version in (2, 3, 4)] == [0, WEIGHTS_BYTES, WEIGHTS_BYTES]
         assert proxy.heard.arrived == [("org/bert", "notify")] * 2
+
+
+async def test_the_one_version_that_is_kept(bench: Bench) -> None:
+    """Where one version is kept, a new one that retires it is filled in its place, also after a restart."""
+    settings = CacheSettings(keep_versions=1)
+    await publish(bench, 1)
+    async with followed(bench, SELDOM_SECONDS, settings=settings) as proxy:
+        await proxy.cache.warm(await resolve(proxy.cache, "org/bert"))
+    for version in (2, 3):
+        await publish(bench, version)
+        async with followed(bench, settings=settings) as proxy:
+            await eventually(lambda: proxy.heard.warmed)
+            await eventually(lambda: proxy.cache.usage().blobs == 2)
+        assert given(bench, version) == WEIGHTS_BYTES
 
 
 async def test_a_rollback_to_a_version_that_is_gone(bench: Bench) -> None:
@@ -152,7 +166,7 @@ async def test_readers_come_first_and_the_default_before_the_newest(bench: Bench
             for version in (2, 4)
             for name in files(version)
         ]
-        proxy.arrivals.hint("org/bert", Learned.NOTIFY)
+        await proxy.arrivals.hint("org/bert", Learned.NOTIFY)
         begun = {file_key("org/bert", str(version), name) for version in (2, 4) for name in files(version)}
         await eventually(lambda: begun <= bench.origin.gets.keys())
         assert given(bench, 3) == 0
@@ -254,14 +268,18 @@ async def test_a_reader_that_sees_the_new_index_first(bench: Bench) -> None:
 class Told:
     """News that a test gives."""
 
+    name = "--sqs-queue"
     learned = Learned.SQS
 
     def __init__(self) -> None:
         self.models: asyncio.Queue[str] = asyncio.Queue()
 
-    async def listen(self) -> AsyncIterator[str]:
+    async def listen(self, trouble: Callable[[str | None], None]) -> AsyncGenerator[str, None]:
+        trouble("nobody answers")
         while True:
-            yield await self.models.get()
+            model = await self.models.get()
+            trouble(None)
+            yield model
 
 
 async def test_news_from_a_source(bench: Bench) -> None:
@@ -270,12 +288,31 @@ async def test_news_from_a_source(bench: Bench) -> None:
     news = Told()
     async with followed(bench, SELDOM_SECONDS, sources=[news]) as proxy:
         await read(proxy.cache, "org/bert@1/tokenizer.json")
+        await eventually(lambda: proxy.cache.state().degraded == ("--sqs-queue: nobody answers",))
         await publish(bench, 2)
         for model in ("org/unknown", "org/bert", "org/bert"):
             news.models.put_nowait(model)
         await eventually(lambda: proxy.heard.warmed)
         assert proxy.heard.arrived == [("org/bert", "sqs")]
+        assert proxy.cache.state().degraded == ()
         assert not [key for key in bench.origin.reads if "unknown" in key]
+
+
+async def test_models_of_neighbours(bench: Bench) -> None:
+    """A model that only a neighbour on the same store was asked for is polled, and can be hinted at."""
+    await publish(bench, 1)
+    await publish(bench, 1, model=OTHER)
+    async with followed(bench, SELDOM_SECONDS) as lazy, followed(bench) as keen:
+        async with bench.cache() as neighbour:
+            await neighbour.warm(await resolve(neighbour, "org/bert"))
+            await neighbour.warm(await resolve(neighbour, OTHER))
+            await eventually(lambda: not neighbour._tasks)
+        await eventually(lambda: "org/bert" in keen.arrivals._schedule)
+        assert "org/bert" not in lazy.arrivals._schedule
+        assert await lazy.arrivals.hint("org/bert", Learned.NOTIFY)
+        assert not await lazy.arrivals.hint("org/none", Learned.NOTIFY)
+        await publish(bench, 2)
+        await eventually(lambda: keen.heard.warmed)
 
 
 async def test_a_malformed_index(bench: Bench) -> None:

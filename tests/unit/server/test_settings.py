@@ -149,6 +149,7 @@ def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
         ("ready_when", "org/bert@7/model.safetensors"),
         ("ready_when", "org/../bert"),
         ("ready_within", "0"),
+        ("sqs_queue", "models-events"),
         ("presign_expiry", "59s"),
         ("presign_expiry", "8d"),
         ("token_file", "/does/not/exist"),
@@ -160,6 +161,16 @@ def test_values_that_are_refused(name: str, text: str) -> None:
     found = problems({**NEEDED, name: [text]})
     assert [problem.place for problem in found] == ["--" + name.replace("_", "-")]
     assert text in found[0].text
+
+
+def test_a_queue_of_s3_needs_an_origin_of_s3() -> None:
+    """Events of a bucket that is not the origin would mean nothing."""
+    queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/models"
+    flags = {**NEEDED, "origin": ["s3://models/prod"], "sqs_queue": [queue]}
+    assert load_settings(flags, {}, None).settings.sqs_queue == queue
+    (problem,) = problems({**flags, "origin": ["file:///srv/models"]})
+    assert problem.place == "--sqs-queue"
+    assert "s3://BUCKET/PREFIX" in problem.text
 
 
 def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
