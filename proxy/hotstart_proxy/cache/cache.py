@@ -24,11 +24,11 @@ from hotstart_proxy.core.scrub import VERIFY_PACE
 from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginPaused
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
-from hotstart_proxy.stores.base import Blob, Store, StoreError, Usage
+from hotstart_proxy.stores.base import Blob, Store, StoreError, Usage, Vanished
 
 from . import documents
 from .answers import Body, CacheState, Load, NotFound, NotKept, Redirect, Resolved
-from .bodies import FillBody, HitBody, PassedBody, Tally
+from .bodies import FillBody, HitBody, Onward, PassedBody, Tally
 from .condition import Condition
 from .fills import Fill
 from .holdings import Holdings
@@ -47,6 +47,9 @@ __all__ = ["Cache"]
 # but not more often than this.
 _UNKNOWN_MAX_AGE_SECONDS = 1.0
 _WARM_AT_ONCE = 4
+# How often one reader may come upon something that the store has lost before it is left alone with the
+# origin: a store that loses faster than it is filled must not hold a reader up for ever.
+_MOST_TRIES = 16
 # How late a partial fill may be dropped; its time to live is counted in days or hours.
 _HOUSEKEEPING_SECONDS = 1800.0
 # A model that nothing is held of, and that nobody has asked for in so long, need not be here when it is new.
@@ -81,7 +84,7 @@ class Cache:
         self._store = store
         self._settings = settings
         self._observer = observer
-        self._condition = Condition(observer)
+        self._condition = Condition(observer, lambda: store.trouble)
         self._indexes = Indexes(
             origin,
             store,
@@ -238,7 +241,7 @@ class Cache:
         """Return how the cache is, from what it has met."""
         condition = self._condition
         can_serve = not condition.origin_away or bool(self._store.blobs())
-        return CacheState(can_serve, condition.degraded)
+        return CacheState(can_serve, condition.look())
 
     def usage(self) -> Usage:
         """Return the store's sums."""
@@ -337,14 +340,29 @@ class Cache:
         tier: Tier,
         *,
         may_redirect: bool,
+        tries: int = _MOST_TRIES,
     ) -> Body | Redirect:
         model = resolved.manifest.model
         sought = VersionBlob(model, resolved.manifest.version, representation)
+
+        async def again(rest: ByteRange) -> Body:
+            if not tries:
+                return PassedBody(sought, rest, tier, self._passthrough, self._observer, self._bodies)
+            body = await self._read(resolved, representation, rest, tier, may_redirect=False, tries=tries - 1)
+            assert isinstance(body, Body)
+            return body
+
+        def failed(error: StoreError) -> None:
+            if isinstance(error, Vanished):
+                self._observer.healed(model)
+            self._condition.store_failed(error)
+
+        onward = Onward(sought, tier, self._passthrough, again, failed)
         try:
             while True:
                 blob = await self._open_blob(model, representation)
                 if blob is not None:
-                    return HitBody(model, blob, wanted, self._observer, self._closed, self._bodies)
+                    return HitBody(blob, wanted, self._closed, onward, self._observer, self._bodies)
                 circuit = self.circuit(sought, wanted)
                 if circuit.refuses:
                     return await self._read_elsewhere(sought, circuit, may_redirect=may_redirect)
@@ -354,7 +372,7 @@ class Cache:
                 reader = await self._fills.join(sought, wanted, spared, tier)
                 if reader is None:
                     continue
-                body = FillBody(reader, self._passthrough, self._observer, self._bodies)
+                body = FillBody(reader, onward, self._observer, self._bodies)
                 # Whoever can go to the origin does not wait for what the probe shows; its fill is the probe.
                 redirects = self._settings.on_miss == "redirect" or circuit.phase is Phase.DUE
                 if redirects and may_redirect and not reader.fill.has(wanted):

@@ -17,7 +17,7 @@ from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginUnreachable
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
-from hotstart_proxy.stores.base import FileSlice, PartialBlob, StoreError
+from hotstart_proxy.stores.base import FileSlice, PartialBlob, StoreError, Vanished
 
 from .answers import CacheClosed, ReadOutcome
 from .slots import Slots
@@ -289,6 +289,10 @@ class Fill:
             for future in futures:
                 _wake(future)
 
+    def vanished(self, error: Vanished) -> None:
+        """End it, since the store has lost what was done here: a new fill knows what is left."""
+        self._end(error)
+
     def _end(self, error: HotstartError | None) -> None:
         """Take no more readers, and settle in a task that nobody's cancellation reaches."""
         if self.ended:
@@ -306,7 +310,8 @@ class Fill:
                 await self.partial.commit(self.representation.sha256)
         except (IntegrityError, StoreError) as error:
             self.error = error
-        if self.error is not None:
+        # What has vanished is fetched alone by the next fill, which takes up the rest.
+        if self.error is not None and not isinstance(self.error, Vanished):
             with contextlib.suppress(StoreError):
                 await self.partial.discard()
         self._over(_outcome(self.error))
@@ -442,8 +447,12 @@ class FillReader:
         while position < self.wanted.stop:
             done_until = await self.fill.wait_for(self, position // PIECE_BYTES)
             stop = min(done_until * PIECE_BYTES, self.wanted.stop)
-            async for part in self.fill.partial.parts(ByteRange(position, stop)):
-                yield part
+            try:
+                async for part in self.fill.partial.parts(ByteRange(position, stop)):
+                    yield part
+            except Vanished as error:
+                self.fill.vanished(error)
+                raise
             position = stop
 
     async def arrived(self) -> None:

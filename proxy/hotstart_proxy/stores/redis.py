@@ -382,11 +382,12 @@ class RedisStore(Store):
         return self._link.trouble
 
     def blobs(self) -> Mapping[str, int]:
-        return MappingProxyType(self._sizes)
+        # What cannot be read now is not held now.
+        return MappingProxyType({} if self.trouble is not None else self._sizes)
 
     def usage(self) -> Usage:
         budget = self._ledger.budget_bytes or 0
-        return Usage(budget, self._ledger.used_bytes, len(self._sizes))
+        return Usage(budget, self._ledger.used_bytes, len(self.blobs()))
 
     # Documents
 
