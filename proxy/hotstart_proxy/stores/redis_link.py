@@ -16,6 +16,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -195,7 +196,8 @@ class RedisLink:
             raise StoreError(self.url, doing, reason) from error
         except RedisError as error:
             text = str(error)
-            if "OOM" in text:
+            # A script's own is not told apart by redis-py.
+            if isinstance(error, OutOfMemoryError) or "OOM " in text:
                 reason = f"Redis is full ({text}): raise its maxmemory, or lower the budget under it"
                 raise NoSpaceNow(self.url, doing, reason) from error
             raise StoreError(self.url, doing, f"Redis answers: {text}") from error

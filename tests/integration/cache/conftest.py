@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.observer import NullObserver
 from hotstart_proxy.origins.tree import TreeOrigin
+from hotstart_proxy.stores.base import Store
 from hotstart_proxy.stores.disk import DiskStore
 from tests.integration.cache.fault_origin import FaultOrigin
 from tests.integration.cache.published_tree import PublishedTree
@@ -75,9 +76,14 @@ class Bench:
 
     @asynccontextmanager
     async def cache(
-        self, settings: CacheSettings | None = None, *, budget_bytes: int | None = None
+        self,
+        settings: CacheSettings | None = None,
+        *,
+        budget_bytes: int | None = None,
+        opening: AbstractAsyncContextManager[Store] | None = None,
     ) -> AsyncIterator[Cache]:
-        async with DiskStore(self.store_root, budget_bytes) as store:
+        """Put a cache on the disk store, or on another one."""
+        async with opening or DiskStore(self.store_root, budget_bytes) as store:
             origin = TreeOrigin(self.origin, Layout())
             async with Cache(origin, store, settings or CacheSettings(), self.events, self.clock) as cache:
                 self.caches.append(cache)
