@@ -7,13 +7,14 @@ import os
 
 import pytest
 
+from hotstart.wire.digests import sha256_id
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.cache.answers import BodySource, NotKept
 from hotstart_proxy.cache.settings import CacheSettings
 from tests.integration.cache.conftest import Bench
 from tests.integration.cache.published_tree import some_bytes
-from tests.integration.cache.reading import body_bytes, eventually, open_body, read, resolve
+from tests.integration.cache.reading import body_bytes, eventually, open_body, part_bytes, read, resolve
 
 TOKENIZER = b'{"the same": "in all versions"}'
 WEIGHTS_BYTES = 100_000
@@ -192,6 +193,30 @@ async def test_evicted_while_being_read(bench: Bench) -> None:
         assert await body_bytes(body) == data
         await body.close()
         assert cache.usage().used_bytes == 0
+
+
+async def test_retired_while_being_read(bench: Bench) -> None:
+    """Whoever is in the middle of a version that is retired, from the store or its fill, reads to the end."""
+    data = some_bytes(3 * PIECE_BYTES)
+    await bench.tree.publish("1", {"held": data, "filled": data[::-1]})
+    async with bench.cache(CacheSettings(keep_versions=1)) as cache:
+        await read(cache, "org/bert@1/held")
+        blob = bench.blob(sha256_id(data))
+        await eventually(blob.exists)
+        held = await open_body(cache, "org/bert@1/held")
+        filled = await open_body(cache, "org/bert@1/filled")
+        parts = filled.parts()
+        got = part_bytes(await anext(parts))
+        await bench.tree.publish("2", {"held": b"another"})
+        bench.pass_seconds(60)
+        await resolve(cache, "org/bert")
+        await eventually(lambda: not blob.exists())
+        got += b"".join([part_bytes(part) async for part in parts])
+        assert (got, filled.source) == (data[::-1], BodySource.FILL)
+        assert (await body_bytes(held), held.source) == (data, BodySource.HIT)
+        await filled.close()
+        await held.close()
+        await eventually(lambda: cache.usage().used_bytes == 0)
 
 
 async def test_what_is_open_is_not_evicted_for_space(bench: Bench) -> None:
