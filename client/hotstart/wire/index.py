@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from . import documents
 from .digests import is_content_id
+from .documents import Document
 from .errors import FormatError, HotstartError
 from .references import DEFAULT_ALIAS, LATEST, MAIN, check_alias, check_model, check_version
 from .timestamps import format_timestamp, parse_timestamp
@@ -21,6 +22,8 @@ FORMAT = 1
 _WHAT = "index"
 # A reader of the index alone can check this many manifests without asking for them.
 _WITH_MANIFEST_ID = 5
+_MEMBERS = frozenset({"format", "model", "serial", "versions", "aliases"})
+_ENTRY_MEMBERS = frozenset({"version", "published_at", "manifest_id"})
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
@@ -48,11 +51,13 @@ class IndexEntry:
         version: its id.
         published_at: milliseconds since the epoch, rising from publish to publish.
         manifest_id: sha256 of the manifest's bytes for the newest five; None for older and adopted ones.
+        others: members that a newer hotstart wrote, where they were asked for; they play no part here.
     """
 
     version: str
     published_at: int
     manifest_id: str | None = None
+    others: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
 
 def version_order(entry: IndexEntry) -> tuple[int, tuple[tuple[int, int, str], ...], str]:
@@ -62,12 +67,13 @@ def version_order(entry: IndexEntry) -> tuple[int, tuple[tuple[int, int, str], .
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Versions oldest first, and aliases."""
+    """Versions oldest first, and aliases; others as of an entry."""
 
     model: str
     serial: int = 0
     versions: tuple[IndexEntry, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     def entry(self, version: str) -> IndexEntry | None:
         """Return the entry of a version, or None."""
@@ -154,6 +160,7 @@ class Index:
             self.serial + 1,
             tuple(sorted(self.versions if versions is None else versions, key=version_order)),
             self.aliases if aliases is None else aliases,
+            self.others,
         )
 
     def dump(self, *, every_manifest_id: bool = False) -> bytes:
@@ -178,16 +185,22 @@ class Index:
                             if entry in newest and entry.manifest_id
                             else {}
                         ),
+                        **entry.others,
                     }
                     for entry in self.versions
                 ],
                 "aliases": dict(sorted(self.aliases.items())),
+                **self.others,
             }
         )
 
     @classmethod
-    def parse(cls, data: bytes) -> Index:
+    def parse(cls, data: bytes, *, keep_others: bool = False) -> Index:
         """Parse an index; members that are not known are ignored.
+
+        Args:
+            data: the document.
+            keep_others: keep what is ignored, so that whoever writes the index again takes nothing away.
 
         Raises:
             FormatError: anything else than an index of format 1.
@@ -202,9 +215,9 @@ class Index:
             if manifest_id is not None and not is_content_id(manifest_id):
                 raise FormatError(item.what, "manifest_id: expected 64 lower-case hex digits")
             version = item.check("version", check_version, item.text("version"))
-            entries.append(
-                IndexEntry(version, parse_timestamp(item.text("published_at"), item.what), manifest_id)
-            )
+            published_at = parse_timestamp(item.text("published_at"), item.what)
+            others = _others(item, _ENTRY_MEMBERS) if keep_others else {}
+            entries.append(IndexEntry(version, published_at, manifest_id, others))
         aliases = document.texts("aliases")
         for alias, target in aliases.items():
             document.check("aliases", check_alias, alias)
@@ -217,4 +230,9 @@ class Index:
             serial=document.integer("serial"),
             versions=tuple(sorted(entries, key=version_order)),
             aliases=aliases,
+            others=_others(document, _MEMBERS) if keep_others else {},
         )
+
+
+def _others(document: Document, known: frozenset[str]) -> dict[str, object]:
+    return {key: value for key, value in document.members.items() if key not in known}

@@ -32,7 +32,8 @@ async def read_index(origin: Origin, model: str) -> tuple[Index, str | None]:
     found = await origin.read(index_key(model))
     if found is None or found.data is None:
         return Index(model), None
-    index = Index.parse(found.data)
+    # What a newer hotstart has put there must outlive a swap by this one.
+    index = Index.parse(found.data, keep_others=True)
     if index.model != model:
         raise FormatError(
             "index", f"{index_key(model)} is that of {index.model}: was the folder copied or renamed by hand?"

@@ -85,3 +85,20 @@ async def test_index_of_another_model(origin: Origin) -> None:
     await origin.put(KEY, Index("org/other").dump())
     with pytest.raises(FormatError, match="is that of org/other"):
         await swap_index(origin, "org/bert", add_seven)
+
+
+async def test_unknown_members_outlive_a_swap(origin: Origin) -> None:
+    """What a newer hotstart has put into an index is still there after this one has moved it."""
+    await swap_index(origin, "org/bert", add_seven)
+    found = await origin.read(KEY)
+    assert found is not None
+    assert found.data is not None
+    newer = found.data.replace(b'"aliases":{}', b'"aliases":{},"signed_by":"x"')
+    assert newer != found.data
+    await origin.put(KEY, newer, if_match=found.etag)
+    await swap_index(origin, "org/bert", lambda index: index.with_alias("prod", "7"))
+    found = await origin.read(KEY)
+    assert found is not None
+    assert found.data is not None
+    assert b'"signed_by":"x"' in found.data
+    assert b'"prod":"7"' in found.data

@@ -137,6 +137,22 @@ def test_order_comes_from_the_facts_not_from_the_file() -> None:
     assert Index.parse(json.dumps(document).encode()) == index("1", "2")
 
 
+def test_what_a_newer_hotstart_wrote_can_be_kept() -> None:
+    """A writer that asks for unknown members keeps them through every change; readers never see them."""
+    document = json.loads(index("1", "2", aliases={"prod": "1"}).dump())
+    document["signed_by"] = {"x": [1]}
+    document["versions"][0]["note"] = "n"
+    data = json.dumps(document).encode()
+    found = Index.parse(data, keep_others=True)
+    assert json.loads(found.dump()) == document
+    changed = found.with_alias("prod", "2").with_version(IndexEntry("3", 9_000)).without_version("2x")
+    written = json.loads(changed.without_alias("prod").dump())
+    assert written["signed_by"] == {"x": [1]}
+    assert [entry.get("note") for entry in written["versions"]] == ["n", None, None]
+    assert found == Index.parse(data)
+    assert b"note" not in Index.parse(data).dump()
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
