@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from hotstart.report import format_bytes
 from hotstart.wire.adoption import Layout
@@ -19,7 +19,7 @@ from .terminal import printable
 
 if TYPE_CHECKING:
     from hotstart.sources.environment import Environment
-    from hotstart.sources.inventory import ModelDescription
+    from hotstart.sources.inventory import ModelDescription, StoreHoldings
     from hotstart.wire.adoption import Ignored
     from hotstart.wire.index import IndexEntry
 
@@ -29,6 +29,7 @@ SUMMARY = "list models, the versions of a model, or the files of a version"
 # The size of a version stands in its manifest, which is a request each.
 _SHOWN_VERSIONS = 20
 _AT_ONCE = 8
+_USE_TITLES = ("HITS", "USED", "FILLED")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,16 @@ def _models(environment: Environment) -> dict[str, object]:
     return {
         "source": inventory.source,
         "models": list(inventory.models),
+        "stores": [
+            {
+                **_store(store),
+                "models": {
+                    model: {version: asdict(held) for version, held in versions.items()}
+                    for model, versions in store.models.items()
+                },
+            }
+            for store in inventory.stores
+        ],
         "ignored": _ignored(inventory.strays),
     }
 
@@ -96,8 +107,13 @@ def _versions(environment: Environment, reference: Reference, *, show_all: bool)
         "model": reference.model,
         "versions": [_version(description, entry, sizes) for entry in shown],
         "older_versions": len(entries) - len(shown),
+        "stores": [_store(store) for store in description.stores],
         "ignored": _ignored(description.ignored),
     }
+
+
+def _store(store: StoreHoldings) -> dict[str, object]:
+    return {"store": store.store, "used_bytes": store.used_bytes, "budget_bytes": store.budget_bytes}
 
 
 def _version(description: ModelDescription, entry: IndexEntry, sizes: Mapping[str, int]) -> dict[str, object]:
@@ -113,7 +129,14 @@ def _version(description: ModelDescription, entry: IndexEntry, sizes: Mapping[st
         "bytes": sizes.get(entry.version),
         "is_adopted": entry.version in description.adopted,
         "is_kept": entry.version in description.kept,
+        "is_pinned": entry.version in description.pinned,
         "cached_bytes": sum(description.cached.get(entry.version, {}).values()),
+        "stores": [
+            {"store": store.store, **asdict(held)}
+            for store in description.stores
+            for version, held in store.models.get(index.model, {}).items()
+            if version == entry.version
+        ],
     }
 
 
@@ -171,11 +194,14 @@ def _as_text(found: dict[str, object]) -> str:
     if isinstance(models, list):
         lines += models or [f"no models ({found['source']})"]
     if isinstance(versions, list):
-        lines += _table(
-            ("VERSION", "ALIASES", "PUBLISHED", "SIZE", "CACHED"), [_version_row(item) for item in versions]
-        )
+        stores = found["stores"]
+        assert isinstance(stores, list)
+        titles = ("VERSION", "ALIASES", "PUBLISHED", "SIZE", "CACHED", *(_USE_TITLES if stores else ()))
+        rows = [(*_version_row(item), *(_use_row(item) if stores else ())) for item in versions]
+        lines += _table(titles, rows)
         if found["older_versions"]:
             lines.append(f"and {found['older_versions']} older ones: --all lists them")
+        lines += _store_lines(versions, stores)
     if isinstance(files, list):
         rows = [
             (item["path"], format_bytes(item["bytes"]), (item["sha256"] or "unknown")[:12], _held(item))
@@ -193,12 +219,48 @@ def _version_row(item: Mapping[str, object]) -> tuple[str, ...]:
     aliases, size = item["aliases"], item["bytes"]
     assert isinstance(aliases, list)
     return (
-        f"{item['version']}{' (adopted)' if item['is_adopted'] else ''}",
+        f"{item['version']}{''.join(f' ({mark})' for mark in ('adopted', 'pinned') if item[f'is_{mark}'])}",
         ", ".join(aliases) or "–",
         str(item["published_at"]),
         format_bytes(size) if isinstance(size, int) else "?",
         _held(item),
     )
+
+
+def _use_row(item: Mapping[str, object]) -> tuple[str, ...]:
+    """Return how the first store that has it was used: it is the one that readers are served from."""
+    stores = item["stores"]
+    assert isinstance(stores, list)
+    if not stores:
+        return ("–", "–", "–")
+    first = stores[0]
+    return str(first["hits"]), _ago(first["used_seconds_ago"]), _ago(first["filled_seconds_ago"])
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _store_lines(versions: Sequence[Mapping[str, Any]], stores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where it is cached: a line a store, with what of these versions lies in it."""
+    lines = [""] if stores else []
+    for store in stores:
+        held = [
+            f"{item['version']} ({format_bytes(place['bytes'])})"
+            for item in versions
+            for place in item["stores"]
+            if place["store"] == store["store"]
+        ]
+        used, budget = format_bytes(store["used_bytes"]), format_bytes(store["budget_bytes"])
+        lines.append(
+            printable(f"{store['store']}: {used} of {budget} used; here {', '.join(held) or 'nothing'}")
+        )
+    return lines
 
 
 def _held(item: Mapping[str, object]) -> str:

@@ -16,9 +16,45 @@ from hotstart.wire.references import Reference
 from .base import AllSourcesFailed, SourceError
 from .environment import Environment, InvalidEnvironment
 
-__all__ = ["Inventory", "ModelDescription", "describe_model", "list_models"]
+__all__ = ["Held", "Inventory", "ModelDescription", "StoreHoldings", "describe_model", "list_models"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a store of the proxy holds of one version, and how the process that answered has used it.
+
+    Attributes:
+        bytes: held; what versions share counts in each.
+        is_pinned: kept whatever retention and the budget say.
+        hits: answers from the store, since that process's start.
+        used_seconds_ago: since it was last asked for; None if it was not, since the start.
+        filled_seconds_ago: since a fill of it was last completed; None if none was, since the start.
+    """
+
+    bytes: int
+    is_pinned: bool
+    hits: int
+    used_seconds_ago: float | None
+    filled_seconds_ago: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHoldings:
+    """One store of the proxy; the one that readers are served from comes first.
+
+    Attributes:
+        store: its URL.
+        used_bytes: of all it holds.
+        budget_bytes: most that it may hold.
+        models: what it holds, by model and version: all of it, or of the one model that was asked about.
+    """
+
+    store: str
+    used_bytes: int
+    budget_bytes: int
+    models: Mapping[str, Mapping[str, Held]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +65,13 @@ class Inventory:
         source: the name of who answered.
         models: sorted.
         strays: what lies outside of all models, and why it does not count; a proxy tells nothing of it.
+        stores: what a proxy holds; empty if the origin was asked.
     """
 
     source: str
     models: tuple[str, ...]
     strays: tuple[Ignored, ...] = ()
+    stores: tuple[StoreHoldings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +85,8 @@ class ModelDescription:
         cached: by kept version and representation path, bytes that the proxy holds.
         adopted: versions that were uploaded as plain files; empty if a proxy was asked.
         ignored: what is no part of any version, and why; empty if a proxy was asked.
+        pinned: versions that are pinned there; empty if the origin was asked.
+        stores: what a proxy holds of it; empty if the origin was asked.
     """
 
     source: str
@@ -55,6 +95,8 @@ class ModelDescription:
     cached: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     adopted: frozenset[str] = frozenset()
     ignored: tuple[Ignored, ...] = ()
+    pinned: frozenset[str] = frozenset()
+    stores: tuple[StoreHoldings, ...] = ()
 
 
 def list_models(environment: Environment) -> Inventory:
@@ -105,12 +147,45 @@ def _models_by_proxy(environment: Environment) -> Inventory:
     assert environment.proxy is not None
     client = ProxyClient(environment.proxy, environment.token)
     doing = "listing models"
-    data = client.get("/v1/models", doing)
+    data = client.get("/v1/models?detail=stores", doing)
     try:
-        models = _texts(documents.load_json(data, "list of models"), "models")
+        document = documents.load_json(data, "list of models")
+        return Inventory(client.name, _texts(document, "models"), stores=_stores(document))
     except FormatError as error:
         raise SourceError(client.name, doing, str(error), transient=False) from error
-    return Inventory(client.name, models)
+
+
+def _stores(document: Document, model: str | None = None) -> tuple[StoreHoldings, ...]:
+    """Parse what a proxy's stores hold; a proxy older than this says nothing of it."""
+    found = []
+    for item in document.members_of("stores"):
+        if model is not None:
+            models = {model: _held(item.member("versions"))}
+        else:
+            members = item.member("models")
+            models = {name: _held(members.member(name)) for name in members.members}
+        used, budget = item.integer("used_bytes"), item.integer("budget_bytes")
+        found.append(StoreHoldings(item.text("store"), used, budget, models))
+    return tuple(found)
+
+
+def _held(document: Document) -> dict[str, Held]:
+    versions = {version: document.member(version) for version in document.members}
+    return {
+        version: Held(
+            item.integer("bytes"),
+            item.members.get("pinned") is True,
+            item.integer("hits"),
+            _seconds(item, "used_seconds_ago"),
+            _seconds(item, "filled_seconds_ago"),
+        )
+        for version, item in versions.items()
+    }
+
+
+def _seconds(document: Document, key: str) -> float | None:
+    value = document.members.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _texts(document: Document, key: str) -> tuple[str, ...]:
@@ -126,7 +201,7 @@ def _description_by_proxy(environment: Environment, model: str) -> ModelDescript
     assert environment.proxy is not None
     client = ProxyClient(environment.proxy, environment.token)
     doing = f"looking at {model}"
-    data = client.get(f"/v1/models/{Reference(model).url_path()}", doing)
+    data = client.get(f"/v1/models/{Reference(model).url_path()}?detail=stores", doing)
     try:
         index = Index.parse(data)
         document = documents.load_json(data, "description of a model")
@@ -136,7 +211,14 @@ def _description_by_proxy(environment: Environment, model: str) -> ModelDescript
             version: {path: paths.integer(path) for path in paths.members}
             for version, paths in by_version.items()
         }
-        return ModelDescription(client.name, index, _texts(document, "kept"), held)
+        return ModelDescription(
+            client.name,
+            index,
+            _texts(document, "kept"),
+            held,
+            pinned=frozenset(_texts(document, "pinned")),
+            stores=_stores(document, model),
+        )
     except FormatError as error:
         raise SourceError(client.name, doing, str(error), transient=False) from error
 

@@ -39,6 +39,7 @@ from .registry import Fills
 from .representations import kept_kinds, representations
 from .scrub import Scrub
 from .settings import CacheSettings
+from .uses import StoreView, Uses
 from .verification import Verification, Verifier
 
 __all__ = ["Cache"]
@@ -110,6 +111,7 @@ class Cache:
         )
         self._passthrough = PassThrough(origin, observer, self._origin_failed)
         self._verifier = Verifier(store, observer, self._in_use, self._refill, self._restore)
+        self._uses = Uses(time.monotonic)
         self._open: Counter[str] = Counter()
         self._bodies = Tally()
         self._index_watchers: list[Callable[[Index | None, Index], None]] = []
@@ -149,6 +151,20 @@ class Cache:
             await asyncio.wait(self._tasks)
 
     # What there is
+
+    def stores(self) -> tuple[StoreView, ...]:
+        """Return what the store holds of which versions, and how they were used by this process."""
+        usage, versions = self._store.usage(), self._holdings.held_bytes()
+        models = {
+            model: {
+                version: self._uses.view(
+                    model, version, count, is_pinned=version in self._holdings.pinned(model)
+                )
+                for version, count in held.items()
+            }
+            for model, held in sorted(versions.items())
+        }
+        return (StoreView(self._store.url, usage.used_bytes, usage.budget_bytes, models),)
 
     async def models(self, max_age_seconds: float | None = None) -> tuple[str, ...]:
         """Return all models; while the origin is away, those known here.
@@ -362,7 +378,9 @@ class Cache:
             while True:
                 blob = await self._open_blob(model, representation)
                 if blob is not None:
+                    self._uses.read(model, sought.version, is_hit=True)
                     return HitBody(blob, wanted, self._closed, onward, self._observer, self._bodies)
+                self._uses.read(model, sought.version, is_hit=False)
                 circuit = self.circuit(sought, wanted)
                 if circuit.refuses:
                     return await self._read_elsewhere(sought, circuit, may_redirect=may_redirect)
@@ -709,6 +727,7 @@ class Cache:
             learned = Pieces(tuple(fill.partial.crc32), b"")
             data = json_documents.dump_json({"id": item.id, "pieces": dump_pieces(learned)})
             await self._write(documents.pieces_name(fill.blob.model, item.id), data)
+        self._uses.filled(fill.blob.model, fill.blob.version)
         await self._holdings.committed(item.id)
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:

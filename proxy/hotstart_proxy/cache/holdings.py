@@ -90,6 +90,17 @@ class Holdings:
         held = self._store.blobs().keys()
         return any(not held.isdisjoint(version.blobs) for version in self._versions.get(model, {}).values())
 
+    def held_bytes(self) -> dict[str, dict[str, int]]:
+        """Return how many bytes are held of each version whose blobs are known, where there are any."""
+        sizes = self._store.blobs()
+        found: dict[str, dict[str, int]] = {}
+        for model, versions in self._versions.items():
+            for version in versions.values():
+                held = [sizes[blob] for blob in version.blobs if blob in sizes]
+                if held:
+                    found.setdefault(model, {})[version.version] = sum(held)
+        return found
+
     def index_seen(self, index: Index) -> bool:
         """Take note of a model's index; tell whether other versions are kept than before."""
         self._indexes[index.model] = index

@@ -20,6 +20,7 @@ from hotstart_proxy.origins.base import OriginError
 
 from .conditions import max_age
 from .exchanges import REDIRECT, Exchange
+from .held import describe_stores, respond_stores, wants_stores
 from .problems import InvalidQuery
 from .routes import Match
 from .selection import AnswerPlan, Selected, plan_answer
@@ -63,7 +64,10 @@ class NativeApi:
         """List the models."""
         with exchange.timed("list"):
             models = await self._cache.models(self._max_age_asked(exchange))
-        return self._respond_document(exchange, documents.dump_json({"models": list(models)}))
+        members: dict[str, object] = {"models": list(models)}
+        if wants_stores(match.query):
+            return respond_stores(exchange, {**members, "stores": describe_stores(self._cache.stores())})
+        return self._respond_document(exchange, documents.dump_json(members))
 
     async def model(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Describe one model: its index, and what is kept and cached of it."""
@@ -79,6 +83,10 @@ class NativeApi:
             "kept": list(kept),
             "cached": {version: held for version in kept if (held := await self._held(model, version))},
         }
+        if wants_stores(match.query):
+            members["pinned"] = sorted(self._cache.pinned_versions(model))
+            stores = describe_stores(self._cache.stores(), model)
+            return respond_stores(exchange, {**members, "stores": stores})
         return self._respond_document(exchange, documents.dump_json(members))
 
     def _max_age_asked(self, exchange: Exchange) -> float | None:

@@ -163,8 +163,8 @@ def test_ls_lists_models_versions_and_files(processes: Processes, published: Pub
     for option, url in (("--origin", published.origin), ("--proxy", proxy.url)):
         assert processes.run("ls", option, url).check().stdout == "org/bert\norg/odd\n"
         lines = processes.run("ls", "org/bert", option, url).check().stdout.splitlines()
-        assert lines[0].split() == ["VERSION", "ALIASES", "PUBLISHED", "SIZE", "CACHED"]
-        assert [line.split()[0] for line in lines[1:]] == ["2", "1"]
+        assert lines[0].split()[:5] == ["VERSION", "ALIASES", "PUBLISHED", "SIZE", "CACHED"]
+        assert [line.split()[0] for line in lines[1:3]] == ["2", "1"]
         assert "prod, latest" in lines[1]
         assert "19.0 MB" in lines[2]
         found = json.loads(processes.run("ls", "org/bert@2", option, url, "--json").check().stdout)

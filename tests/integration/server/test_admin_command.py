@@ -176,3 +176,38 @@ def test_no_permission(tmp_path_factory: pytest.TempPathFactory, another_user: N
                 find_listener(f"unix:{path}", {})
         finally:
             path.unlink()
+
+
+def test_ls_tells_what_is_held_and_how_it_is_used(processes: Processes, own_proxy: Proxy) -> None:
+    """Per store and version: bytes, pins, hits since the start, and how long ago it was used and filled."""
+
+    def ls(*arguments: str) -> Finished:
+        return processes.run("ls", *arguments, "--proxy", own_proxy.url).check()
+
+    (store,) = json.loads(ls("org/bert", "--json").stdout)["stores"]
+    assert (store["store"], store["used_bytes"]) == (f"disk:{own_proxy.store}", 0)
+    assert "here nothing" in ls("org/bert").stdout
+    admin(processes, own_proxy, "pin", "org/bert@6").check()
+    for version in ("6", "7"):
+        admin(processes, own_proxy, "warm", f"org/bert@{version}").check()
+    for _ in range(3):
+        ask(own_proxy.port, WEIGHTS)
+    found = json.loads(ls("org/bert", "--json").stdout)["versions"]
+    seven, six = found
+    assert (seven["version"], seven["is_pinned"], six["is_pinned"]) == ("7", False, True)
+    (held,) = seven["stores"]
+    assert (held["hits"], held["bytes"], held["is_pinned"]) == (3, seven["cached_bytes"], False)
+    assert 0 <= held["used_seconds_ago"] <= held["filled_seconds_ago"]
+    assert six["stores"][0]["used_seconds_ago"] is None
+    lines = ls("org/bert").stdout.splitlines()
+    assert lines[0].split()[-3:] == ["HITS", "USED", "FILLED"]
+    assert lines[2].startswith("6 (pinned) ")
+    assert lines[-1].startswith(f"disk:{own_proxy.store}: ")
+    assert "used; here 7 (" in lines[-1]
+    (listed,) = json.loads(ls("--json").stdout)["stores"]
+    assert listed["models"]["org/bert"]["7"]["hits"] == 3
+    assert ask(own_proxy.port, "/v1/models?detail=all").problem(400, "invalid-query")
+    answer = ask(own_proxy.port, "/v1/models/org/bert")
+    assert "stores" not in answer.json()
+    detailed = ask(own_proxy.port, "/v1/models/org/bert?detail=stores")
+    assert (detailed.headers["cache-control"], detailed.json()["pinned"]) == ("no-store", ["6"])
