@@ -41,6 +41,7 @@ format: $(STAMP)-dev ## let ruff repair style
 
 bench: $(STAMP)-dev ## measure, and print the figures
 	$(BIN)/python benchmarks/store_open.py
+	$(BIN)/python benchmarks/tiers.py
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
