@@ -1,4 +1,4 @@
-"""What a premium reader feels of others: python benchmarks/tiers.py [--readers N] [--rounds N] [--mebibytes N].
+"""What a premium reader feels of others: python benchmarks/tiers.py [--readers N] [--rounds N].
 
 One proxy, one warm file, a Unix socket. The premium reader is measured alone, beside N readers of tier batch
 that ask without a pause, and beside N readers of tier standard, in turns within every round, so that a noisy

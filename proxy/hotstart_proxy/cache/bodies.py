@@ -153,6 +153,7 @@ class HitBody(_StoredBody):
         self,
         blob: Blob,
         wanted: ByteRange,
+        store_kind: str,
         closed: Callable[[str], None],
         onward: Onward,
         observer: Observer,
@@ -162,9 +163,12 @@ class HitBody(_StoredBody):
         super().__init__(wanted, onward, observer, tally)
         self._closed: Callable[[str], None] | None = closed
         self._blob = blob
+        self._store_kind = store_kind
 
-    def _stored(self) -> AsyncIterator[FileSlice | bytes]:
-        return self._blob.parts(self._wanted)
+    async def _stored(self) -> AsyncIterator[FileSlice | bytes]:
+        async for part in self._blob.parts(self._wanted):
+            self._observer.store_read(self._store_kind, _length(part))
+            yield part
 
     async def _close_stored(self) -> None:
         closed, self._closed = self._closed, None

@@ -263,6 +263,21 @@ class Cache:
         """Return the store's sums."""
         return self._store.usage()
 
+    @property
+    def store_kind(self) -> str:
+        """Return what the store is, for metrics: ``disk`` or ``redis``."""
+        scheme = self._store.url.partition(":")[0]
+        return "redis" if scheme.startswith("redis") else scheme
+
+    @property
+    def store_is_up(self) -> bool:
+        """Tell whether all of the store works, as far as it knows."""
+        return self._store.trouble is None
+
+    def versions_held(self) -> int:
+        """Return of how many versions something is in the store."""
+        return sum(len(versions) for versions in self._holdings.held_bytes().values())
+
     def load(self) -> Load:
         """Return what is in hand at this moment."""
         passed, filled = self._passthrough.load(), self._fills.load()
@@ -379,7 +394,9 @@ class Cache:
                 blob = await self._open_blob(model, representation)
                 if blob is not None:
                     self._uses.read(model, sought.version, is_hit=True)
-                    return HitBody(blob, wanted, self._closed, onward, self._observer, self._bodies)
+                    return HitBody(
+                        blob, wanted, self.store_kind, self._closed, onward, self._observer, self._bodies
+                    )
                 self._uses.read(model, sought.version, is_hit=False)
                 circuit = self.circuit(sought, wanted)
                 if circuit.refuses:

@@ -31,6 +31,9 @@ class Observer(Protocol):
     def answered(self, model: str, source: str, count: int) -> None:
         """Bytes were handed out; source is ``"hit"``, ``"fill"`` or ``"pass-through"``."""
 
+    def store_read(self, kind: str, count: int) -> None:
+        """Bytes of a complete blob were handed out by a store of that kind: ``"disk"`` or ``"redis"``."""
+
     def read_answered(self, model: str, tier: str, outcome: str) -> None:
         """A reader's wish for bytes has an answer, of which no byte is sent yet.
 
@@ -95,6 +98,9 @@ class NullObserver:
         """Ignore it."""
 
     def answered(self, model: str, source: str, count: int) -> None:
+        """Ignore it."""
+
+    def store_read(self, kind: str, count: int) -> None:
         """Ignore it."""
 
     def read_answered(self, model: str, tier: str, outcome: str) -> None:

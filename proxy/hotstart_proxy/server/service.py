@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 
 from hotstart._version import __version__
-from hotstart_proxy.cache.answers import CacheState, Load
+from hotstart_proxy.cache.answers import CacheState
 from hotstart_proxy.cache.arrivals import Arrivals
 from hotstart_proxy.cache.awaited import Awaited
 from hotstart_proxy.cache.cache import Cache
@@ -129,7 +129,7 @@ class Service:
             )
         )
         metrics.watch_store(lambda: self._reading(cache, awaited.state()))
-        metrics.watch_load(lambda: _load_reading(cache.load()))
+        metrics.watch_load(lambda: _load_reading(cache))
         options = NativeOptions(
             tokens is not None, settings.alias_ttl, settings.presign_expiry, settings.batch_requests
         )
@@ -231,7 +231,8 @@ class Service:
         await self._stack.aclose()
 
 
-def _load_reading(load: Load) -> LoadReading:
+def _load_reading(cache: Cache) -> LoadReading:
+    load = cache.load()
     return LoadReading(
         fills=load.fills,
         open_answers=load.bodies,
@@ -240,4 +241,6 @@ def _load_reading(load: Load) -> LoadReading:
         passes=load.passes,
         passes_waiting=load.passes_waiting,
         reserved_bytes=load.reserved_bytes,
+        versions=cache.versions_held(),
+        stores_up={cache.store_kind: cache.store_is_up},
     )

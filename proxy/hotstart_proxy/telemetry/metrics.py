@@ -104,6 +104,9 @@ PREMIUM_REFUSED = _counter(
 )
 CUT = _counter("hotstart_cut_answers_total", "Answers that broke off after their headers.", "reason")
 ANSWERED_BYTES = _counter("hotstart_answered_bytes_total", "Bytes of models handed out.", "source", "model")
+SOURCE_BYTES = _counter(
+    "hotstart_source_bytes_total", "Bytes by where they came from: a store, the origin, a redirect.", "from"
+)
 READS = _counter(
     "hotstart_reads_total", "Wishes for bytes of a model, by what became of them.", "model", "tier", "outcome"
 )
@@ -161,6 +164,10 @@ STORE_USED = _gauge(
     "hotstart_store_used_bytes", "Bytes in the store, running fills included.", across=Across.MAX
 )
 STORE_BUDGET = _gauge("hotstart_store_budget_bytes", "Most bytes that the store may use.", across=Across.MAX)
+STORE_VERSIONS = _gauge(
+    "hotstart_store_versions", "Versions of which something is in the store.", across=Across.MAX
+)
+STORE_UP = _gauge("hotstart_store_up", "1 while all of the store works.", "store", across=Across.MIN)
 STORE_BLOBS = _gauge("hotstart_store_blobs", "Complete blobs in the store.", across=Across.MAX)
 ALIAS_INFO = _gauge(
     "hotstart_alias_info", "1 for the version that an alias means, as the index was last seen.",
@@ -195,6 +202,7 @@ METRICS: tuple[MetricSpec, ...] = (
     PREMIUM_REFUSED,
     CUT,
     ANSWERED_BYTES,
+    SOURCE_BYTES,
     READS,
     REDIRECTS,
     REDIRECTED_BYTES,
@@ -221,6 +229,8 @@ METRICS: tuple[MetricSpec, ...] = (
     STORE_USED,
     STORE_BUDGET,
     STORE_BLOBS,
+    STORE_VERSIONS,
+    STORE_UP,
     ALIAS_INFO,
     BUILD_INFO,
     ARRIVALS,
@@ -262,7 +272,12 @@ class _StoreCollector(Collector):
 
 @dataclass(frozen=True, slots=True)
 class LoadReading:
-    """What the caches have in hand at the moment of a scrape; all 0 when nobody asks for anything."""
+    """What the caches have in hand at the moment of a scrape; all 0 when nobody asks for anything.
+
+    Attributes:
+        versions: of which something is in a store; these stay.
+        stores_up: by store, whether all of it works.
+    """
 
     fills: int
     open_answers: int
@@ -271,6 +286,8 @@ class LoadReading:
     passes: int
     passes_waiting: int
     reserved_bytes: int
+    versions: int
+    stores_up: Mapping[str, bool]
 
 
 class _LoadCollector(Collector):
@@ -289,8 +306,13 @@ class _LoadCollector(Collector):
             (PASSES, reading.passes),
             (PASSES_WAITING, reading.passes_waiting),
             (RESERVED_BYTES, reading.reserved_bytes),
+            (STORE_VERSIONS, reading.versions),
         ):
             yield GaugeMetricFamily(spec.name, spec.help_text, value=value)
+        stores = GaugeMetricFamily(STORE_UP.name, STORE_UP.help_text, labels=STORE_UP.labels)
+        for store, is_up in reading.stores_up.items():
+            stores.add_metric([store], int(is_up))
+        yield stores
 
 
 class _GatheredCollector(Collector):
@@ -367,6 +389,7 @@ class Metrics:
         self._premium_refused = self._make_counter(PREMIUM_REFUSED)
         self._cut = self._make_counter(CUT)
         self._answered = self._make_counter(ANSWERED_BYTES)
+        self._source_bytes = self._make_counter(SOURCE_BYTES)
         self._reads = self._make_counter(READS)
         self._redirects = self._make_counter(REDIRECTS)
         self._redirected_bytes = self._make_counter(REDIRECTED_BYTES)
@@ -460,10 +483,15 @@ class Metrics:
     def origin_bytes(self, model: str, count: int) -> None:
         """Bytes arrived from the origin."""
         self._origin_bytes.labels(model).inc(count)
+        self._source_bytes.labels("origin").inc(count)
 
     def answered(self, model: str, source: str, count: int) -> None:
         """Bytes were handed out."""
         self._answered.labels(source, model).inc(count)
+
+    def store_read(self, kind: str, count: int) -> None:
+        """Bytes were handed out by a store."""
+        self._source_bytes.labels(kind).inc(count)
 
     def read_answered(self, model: str, tier: str, outcome: str) -> None:
         """A reader's wish for bytes has an answer."""
@@ -473,6 +501,7 @@ class Metrics:
         """A reader was sent to a pre-signed URL."""
         self._redirects.labels(model).inc()
         self._redirected_bytes.labels(model).inc(count)
+        self._source_bytes.labels("redirect").inc(count)
 
     def aliases_seen(self, model: str, aliases: Mapping[str, str]) -> None:
         """The aliases of a model mean these versions; what they meant before is forgotten."""

@@ -13,6 +13,7 @@ import pytest
 from hotstart.wire.references import Reference
 from hotstart_proxy.origins.directory import DirectoryOrigin
 from hotstart_proxy.publishing.publisher import publish
+from tests.support.load import check_nothing_is_taken
 from tests.support.models import make_model
 from tests.support.processes import Processes, Proxy
 
@@ -74,6 +75,14 @@ def own_origin(published: Published, tmp_path: Path) -> Published:
 def store(processes: Processes) -> Path:
     """A store beside the sockets, whose path is short enough for its admin socket."""
     return processes._sockets / "store"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_taken(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test the shared proxy has given back all that it took for it."""
+    yield
+    if "proxy" in request.fixturenames:
+        check_nothing_is_taken(request.getfixturevalue("proxy"))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 def made() -> Metrics:
     metrics = Metrics("1.2.3")
     metrics.watch_store(lambda: StoreReading(10, 100, 2, ready=True))
-    metrics.watch_load(lambda: LoadReading(0, 0, 0, 0, 0, 0, 0))
+    metrics.watch_load(lambda: LoadReading(0, 0, 0, 0, 0, 0, 0, 3, {"disk": True, "redis": False}))
     return metrics
 
 
@@ -53,6 +53,7 @@ def test_events_of_the_cache() -> None:
     observer.fill_ended("org/bert", "complete", 5, 0.5)
     observer.origin_bytes("org/bert", 5)
     observer.answered("org/bert", "hit", 7)
+    observer.store_read("redis", 7)
     observer.read_answered("org/bert", "batch", "coalesced")
     observer.redirected("org/bert", 11)
     observer.origin_failed("unreachable")
@@ -69,6 +70,12 @@ def test_events_of_the_cache() -> None:
         ("hotstart_fill_seconds_count", (), 1),
         ("hotstart_origin_bytes_total", (model,), 5),
         ("hotstart_answered_bytes_total", (model, ("source", "hit")), 7),
+        ("hotstart_source_bytes_total", (("from", "redis"),), 7),
+        ("hotstart_source_bytes_total", (("from", "origin"),), 5),
+        ("hotstart_source_bytes_total", (("from", "redirect"),), 11),
+        ("hotstart_store_versions", (), 3),
+        ("hotstart_store_up", (("store", "disk"),), 1),
+        ("hotstart_store_up", (("store", "redis"),), 0),
         ("hotstart_reads_total", (model, ("outcome", "coalesced"), ("tier", "batch")), 1),
         ("hotstart_redirects_total", (model,), 1),
         ("hotstart_redirected_bytes_total", (model,), 11),
@@ -141,7 +148,7 @@ def test_an_alias_that_moves_leaves_no_old_series() -> None:
 def test_what_is_in_hand_is_read_at_the_scrape() -> None:
     """The gauges of slots, answers and memory are as fresh as the scrape."""
     metrics = Metrics("1")
-    readings = [LoadReading(1, 2, 3, 4, 5, 6, 7), LoadReading(0, 0, 0, 0, 0, 0, 0)]
+    readings = [LoadReading(1, 2, 3, 4, 5, 6, 7, 9, {}), LoadReading(0, 0, 0, 0, 0, 0, 0, 9, {})]
     metrics.watch_load(lambda: readings.pop(0))
     names = [
         *("fills_in_progress", "open_answers", "fill_slots_held", "fill_slots_waiting"),
