@@ -140,6 +140,12 @@ class Process:
         self._popen.kill()
         self._popen.wait()
 
+    def kill_group(self) -> None:
+        """Send SIGKILL to it and to what it has started, and wait for it; no error if it has ended."""
+        if self.running:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._popen.wait()
+
     def wait_for_output(self, text: str) -> str:
         """Wait until text stands in what it printed; return all it printed."""
 
@@ -217,10 +223,18 @@ class Processes:
     ) -> None:
         for process in reversed(self._started):
             # A stopped process takes no SIGTERM; SIGKILL ends it all the same.
-            process.kill()
-        shutil.rmtree(self._sockets)
+            process.kill_group()
+        wait_until("the last files of killed processes", self._sockets_removed)
         for process in self._started:
             print(f"--- {process.name} (pid {process.pid})\n{process.stdout}{process.stderr}", end="")
+
+    def _sockets_removed(self) -> bool:
+        try:
+            shutil.rmtree(self._sockets)
+        except OSError:
+            # A worker may be at its last write: only its parent's end was waited for.
+            return False
+        return True
 
     def start(self, *arguments: str, environment: Mapping[str, str] | None = None, name: str = "") -> Process:
         """Start any command; its environment is this process's, cleaned, plus environment."""
