@@ -127,6 +127,8 @@ class App:
         except asyncio.CancelledError:
             exchange.fault = exchange.fault or f"{_GONE.code}: {_GONE.detail}"
             exchange.status = exchange.status or _CLIENT_GONE
+            if exchange.headers_sent:
+                self._metrics.answer_cut("draining" if self._is_draining() else _GONE.code)
             raise
         finally:
             connection.answered += 1
