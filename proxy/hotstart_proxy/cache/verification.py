@@ -22,7 +22,7 @@ from hotstart.wire.pieces import Pieces, piece_count, piece_range
 from hotstart.wire.references import Reference
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.core.scrub import Pace, fault_of, is_checked, scrub_order
-from hotstart_proxy.stores.base import Blob, FileSlice, Store, StoreError
+from hotstart_proxy.stores.base import Blob, FileSlice, Store, StoreError, Vanished
 from hotstart_proxy.telemetry.logs import log_event
 
 from . import documents
@@ -157,14 +157,18 @@ class Verifier:
         if blob is None:
             # It has gone since the list was made.
             return
+        is_out_of_use = False
         self._in_use(content_id, True)
         try:
             fault = await self._blob_fault(blob, owner, pace, progress, result)
+        except Vanished as error:
+            # The store has seen it by itself, and keeps what is sound of it.
+            fault, is_out_of_use = error.reason, True
         finally:
             await blob.close()
             self._in_use(content_id, False)
         result.checked_blobs += 1
-        if fault is None or not await self._store.quarantine(content_id):
+        if fault is None or not (is_out_of_use or await self._store.quarantine(content_id)):
             return
         self._observer.healed(owner.model if owner is not None else "")
         refill = owner is not None and self._refill(owner.model, owner.version, owner.path)
@@ -185,6 +189,8 @@ class Verifier:
             sha256, crc32 = await self._digests(blob, pace, progress, result)
         except _Unreadable as error:
             return str(error)
+        except Vanished:
+            raise
         except StoreError as error:
             if self._store.trouble is not None:
                 raise

@@ -276,3 +276,22 @@ async def test_a_record_without_chunks_and_chunks_without_a_record(
     async with store(server) as opened:
         assert client.keys("hs1:c:*") == []
         assert opened.usage().used_bytes == 0
+
+
+async def test_verifying_finds_a_damaged_chunk(bench: Bench, server: ValkeyServer, client: Any) -> None:
+    """A verification tells of a blob with a damaged chunk, which is fetched alone before anyone asks."""
+    await bench.tree.publish("7", FILES)
+    async with bench.cache(opening=store(server)) as cache:
+        await read(cache, MODEL)
+        await eventually(lambda: bench.events.outcomes == ["complete"])
+        assert (await cache.verify()).damaged == []
+    key = chunk_key(CONTENT_ID, 2)
+    client.setrange(key, 1000, bytes([client.getrange(key, 1000, 1000)[0] ^ 1]))
+    # Another process: the first one has chunks that it has just read in memory.
+    async with bench.cache(opening=store(server, refresh_seconds=3600)) as cache:
+        (found,) = (await cache.verify()).damaged
+        assert (found.name, found.reference, found.refill) == (CONTENT_ID, MODEL, True)
+        await eventually(lambda: len(bench.events.outcomes) == 2 and CONTENT_ID in cache._store.blobs())
+        assert (await cache.verify()).damaged == []
+        assert await read(cache, MODEL) == (MODEL_BYTES, BodySource.HIT)
+    assert bench.origin.given[KEY] == len(MODEL_BYTES) + PIECE_BYTES
