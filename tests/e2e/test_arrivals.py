@@ -14,6 +14,7 @@ from tests.support.deadlines import wait_until
 from tests.support.processes import Process, Processes, Proxy, free_port, get
 from tests.support.s3 import S3Server
 from tests.support.sqs import SqsServer, object_created, sns_envelope
+from tests.support.valkey import ValkeyServer
 
 SELDOM = ("--alias-ttl", "1h")
 
@@ -179,3 +180,26 @@ def test_events_of_s3_in_a_queue(
     assert proxy.metric("hotstart_origin_bytes_total") == fetched
     wait_until("an empty queue", lambda: queue.left() == 0)
     queue.close()
+
+
+def test_one_notified_proxy_tells_the_others_on_its_redis(
+    processes: Processes, loads: Loads, publish: Callable[..., Path], origin: str, tmp_path: Path
+) -> None:
+    """Of two proxies on one Redis one is notified of a version; the other hears of it and has it as well."""
+    folder = publish("org/bert@1", origin, environment={}, seed=1)
+    with ValkeyServer() as server:
+        admin = free_port()
+        listen = ("--store", server.url, *SELDOM)
+        told = processes.serve(origin, tmp_path / "none", *listen, "--admin-listen", f"127.0.0.1:{admin}")
+        other = processes.serve(origin, tmp_path / "none", *listen)
+        for proxy in (told, other):
+            loads.check(loads.run("org/bert", {"HOTSTART_PROXY": proxy.url}), folder, "1")
+        second = publish(
+            "org/bert@2", origin, "--notify", f"http://127.0.0.1:{admin}", environment={}, seed=2
+        )
+        wait_until("the notice", lambda: told.metric("hotstart_arrivals_total", learned="notify") == 1)
+        wait_until("the announcement", lambda: other.metric("hotstart_arrivals_total", learned="pubsub") == 1)
+        wait_until("version 2", lambda: holds(other, "org/bert@2"))
+        fetched = other.metric("hotstart_origin_bytes_total")
+        loads.check(loads.run("org/bert", {"HOTSTART_PROXY": other.url}), second, "2")
+        assert other.metric("hotstart_origin_bytes_total") == fetched

@@ -29,7 +29,7 @@ from . import documents
 from .answers import CacheClosed, NotFound, NotKept
 from .cache import Cache
 
-__all__ = ["Arrivals", "NewsSource"]
+__all__ = ["Announcements", "Arrivals", "NewsSource"]
 
 _log = logging.getLogger("hotstart_proxy.arrivals")
 _POLLS_AT_ONCE = 8
@@ -52,6 +52,16 @@ class NewsSource(Protocol):
         """
 
 
+class Announcements(NewsSource, Protocol):
+    """A channel by which proxies tell each other of news."""
+
+    async def publish(self, model: str) -> None:
+        """Tell all who listen that a model has news; raises nothing."""
+
+    async def close(self) -> None:
+        """Let go of what publishing needs."""
+
+
 class Arrivals:
     """Keeps one cache's models up to date and warm; an async context manager, inside the cache's own."""
 
@@ -65,7 +75,7 @@ class Arrivals:
         polls: bool = True,
         named: Collection[str] = (),
         sources: Sequence[NewsSource] = (),
-        changed: Callable[[str, Learned], None] = lambda model, learned: None,
+        announcements: Announcements | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Begin with nothing to do.
@@ -78,7 +88,7 @@ class Arrivals:
             polls: ask by itself; False to look at what is hinted at alone, where a neighbour asks.
             named: models that are polled and filled though nobody has asked for them yet.
             sources: say which models have news.
-            changed: told of every model whose index has changed at the origin.
+            announcements: told of every model whose index has changed at the origin, unless they said so.
             now: seconds since the epoch.
         """
         self._cache = cache
@@ -86,7 +96,7 @@ class Arrivals:
         self._observer = observer
         self._named = frozenset(named)
         self._sources = sources
-        self._changed = changed
+        self._announcements = announcements
         self._now = now
         self._asks = polls
         self._interval_seconds = interval_seconds
@@ -106,6 +116,8 @@ class Arrivals:
         self._spawn(self._others, self._follow_store())
         for source in self._sources:
             self._spawn(self._others, self._hear(source))
+        if self._announcements is not None and self._asks:
+            self._spawn(self._others, self._hear(self._announcements))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -222,7 +234,8 @@ class Arrivals:
         if before is None:
             return
         learned = self._learning.get(model, Learned.READER)
-        self._changed(model, learned)
+        if self._announcements is not None and learned is not self._announcements.learned:
+            self._spawn(self._others, self._announcements.publish(model))
         found = arrivals(before, after, self._cache.kept_versions(model))
         if not found:
             return

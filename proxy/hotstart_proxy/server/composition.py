@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hotstart_proxy.cache.arrivals import NewsSource
+from hotstart_proxy.cache.arrivals import Announcements, NewsSource
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.origins.base import OriginError
@@ -17,10 +17,11 @@ from hotstart_proxy.origins.token_file import TokenFile
 from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.origins.upstream import UpstreamOrigin
 from hotstart_proxy.origins.urls import is_upstream, open_origin
+from hotstart_proxy.stores.urls import open_announcements
 
 from .settings import Settings
 
-__all__ = ["cache_settings", "model_origin", "news_sources"]
+__all__ = ["announcements", "cache_settings", "model_origin", "news_sources"]
 
 
 def cache_settings(settings: Settings) -> CacheSettings:
@@ -62,6 +63,12 @@ def model_origin(settings: Settings, name: str, observer: Observer) -> ModelOrig
     if isinstance(origin, DirectoryOrigin) and not Path(origin.identity.bucket).is_dir():
         raise OriginError(origin.url, "opening the origin", "there is no such folder: create or mount it")
     return TreeOrigin(origin, settings.layout)
+
+
+def announcements(settings: Settings) -> Announcements | None:
+    """Return how proxies that share the store tell each other of news; None where it carries none."""
+    found: Announcements | None = open_announcements(settings.store)
+    return found
 
 
 def news_sources(settings: Settings) -> list[NewsSource]:

@@ -22,7 +22,7 @@ from hotstart_proxy.telemetry.metrics import LoadReading, Metrics, StoreReading
 
 from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
-from .composition import cache_settings, model_origin, news_sources
+from .composition import announcements, cache_settings, model_origin, news_sources
 from .connections import Connection
 from .listeners import Listeners, bind_listeners
 from .native import NativeOptions
@@ -117,6 +117,9 @@ class Service:
         awaited = await self._stack.enter_async_context(
             Awaited(cache, settings.ready_when, settings.ready_within, settings.alias_ttl, metrics)
         )
+        channel = announcements(settings)
+        if channel is not None:
+            self._stack.push_async_callback(channel.close)
         arrivals = await self._stack.enter_async_context(
             Arrivals(
                 cache,
@@ -126,6 +129,7 @@ class Service:
                 polls=self._polls,
                 named=awaited.models,
                 sources=news_sources(settings) if self._polls else (),
+                announcements=channel,
             )
         )
         metrics.watch_store(lambda: self._reading(cache, awaited.state()))

@@ -32,7 +32,7 @@ from .redis_keys import PREFIX
 from .redis_scripts import Script
 from .redis_urls import RedisPlace
 
-__all__ = ["RedisLink"]
+__all__ = ["RedisLink", "new_client"]
 
 T = TypeVar("T")
 _log = logging.getLogger("hotstart_proxy.store")
@@ -95,7 +95,7 @@ class RedisLink:
 
     async def open(self) -> None:
         """Connect; if Redis is away, the trouble says so, and it is looked for."""
-        self._client = _client(self._place, self._timeout_seconds)
+        self._client = new_client(self._place, self._timeout_seconds)
         try:
             await self._meet()
         except StoreError as error:
@@ -241,8 +241,8 @@ def _reason(error: BaseException, timeout_seconds: float) -> str:
     return str(error) or f"nothing came within {timeout_seconds:g} s"
 
 
-def _client(place: RedisPlace, timeout_seconds: float) -> Any:
-    """Return redis-py's client, whose type we do not use: its stubs lack raw commands and clusters."""
+def new_client(place: RedisPlace, timeout_seconds: float) -> Any:
+    """Return a client of redis-py, whose type we do not use: its stubs lack raw commands and clusters."""
     options: dict[str, Any] = {
         "username": place.username,
         "password": place.password,

@@ -12,7 +12,14 @@ from .base import Store
 from .disk import DiskStore
 from .redis_urls import REDIS_SCHEMES, InvalidRedisUrl, masked, parse_redis_url
 
-__all__ = ["InvalidStoreUrl", "StoreUrl", "open_store", "parse_store_url", "store_folder"]
+__all__ = [
+    "InvalidStoreUrl",
+    "StoreUrl",
+    "open_announcements",
+    "open_store",
+    "parse_store_url",
+    "store_folder",
+]
 
 _DISK = "disk:"
 _EXPECTED = (
@@ -73,6 +80,18 @@ def parse_store_url(text: str) -> StoreUrl:
 def store_folder(url: str) -> Path | None:
     """Return the folder of a disk store; None for a store that has none."""
     return Path(url.removeprefix(_DISK)) if url.startswith(_DISK) else None
+
+
+def open_announcements(url: str) -> Any:
+    """Return the ``RedisAnnouncements`` of a store in Redis; None for one that carries no messages.
+
+    Args:
+        url: as ``parse_store_url`` takes it.
+    """
+    if store_folder(url) is not None:
+        return None
+    redis: Any = importlib.import_module(f"{__package__}.redis_announcements")
+    return redis.RedisAnnouncements(parse_redis_url(url))
 
 
 def open_store(url: str, budget_bytes: int | None) -> Store:

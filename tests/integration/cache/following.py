@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,27 @@ class Heard:
         self.missing.append((missing, late))
 
 
+class Announced:
+    """A channel that remembers what was published, and on which nobody says anything."""
+
+    name = "pub/sub"
+    learned = Learned.PUBSUB
+
+    def __init__(self, published: list[str]) -> None:
+        self._published = published
+
+    async def publish(self, model: str) -> None:
+        self._published.append(model)
+
+    async def close(self) -> None:
+        return None
+
+    async def listen(self, trouble: Callable[[str | None], None]) -> AsyncGenerator[str, None]:
+        while True:
+            await asyncio.sleep(SELDOM_SECONDS)
+            yield ""
+
+
 @dataclass
 class Followed:
     """What a test holds of a followed cache."""
@@ -59,7 +81,7 @@ class Followed:
     arrivals: Arrivals
     awaited: Awaited
     heard: Heard
-    changed: list[tuple[str, str]]
+    changed: list[str]
 
     def logged(self, caplog_records: Sequence[logging.LogRecord], event: str) -> list[dict[str, object]]:
         """Return the fields of all log lines of an event."""
@@ -84,7 +106,7 @@ async def followed(
     """Open a cache on the bench's store and origin, and follow its models."""
     # Else a version whose files are being published would look like a folder that was uploaded long ago.
     bench.clock.seconds = time.time()
-    heard, changed = Heard(), list[tuple[str, str]]()
+    heard, changed = Heard(), list[str]()
     async with DiskStore(bench.store_root, budget_bytes) as store:
         origin = TreeOrigin(bench.origin, Layout())
         async with Cache(origin, store, settings or CacheSettings(), bench.events, bench.clock) as cache:
@@ -98,7 +120,7 @@ async def followed(
                     heard,
                     named=awaited.models,
                     sources=sources,
-                    changed=lambda model, learned: changed.append((model, learned.value)),
+                    announcements=Announced(changed),
                     now=bench.clock,
                 )
                 async with arrivals:

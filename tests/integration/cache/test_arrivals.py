@@ -60,7 +60,7 @@ async def test_a_new_version_is_filled_before_anyone_asks(
         assert proxy.heard.arrived == [("org/bert", "poll")]
         (line,) = proxy.logged(caplog.records, "a version is warm")
         assert (line["model"], line["version"]) == ("org/bert", "2")
-        assert proxy.changed == [("org/bert", "poll")]
+        assert proxy.changed == ["org/bert"]
     assert proxy.heard.failures == 0
 
 
@@ -93,7 +93,7 @@ async def test_a_model_that_nobody_wants_is_not_filled(bench: Bench) -> None:
         await proxy.cache.index(OTHER)
         await resolve(proxy.cache, "org/bert")
         await publish(bench, 2, model=OTHER)
-        await eventually(lambda: (OTHER, "poll") in proxy.changed)
+        await eventually(lambda: OTHER in proxy.changed)
         await publish(bench, 2)
         await eventually(lambda: proxy.heard.warmed)
         assert proxy.heard.arrived == [("org/bert", "poll")]
@@ -296,6 +296,18 @@ async def test_news_from_a_source(bench: Bench) -> None:
         assert proxy.heard.arrived == [("org/bert", "sqs")]
         assert proxy.cache.state().degraded == ()
         assert not [key for key in bench.origin.reads if "unknown" in key]
+
+
+async def test_what_was_announced_is_not_announced_again(bench: Bench) -> None:
+    """A proxy that learned of a version by an announcement does not announce it in its turn."""
+    await publish(bench, 1)
+    async with followed(bench, SELDOM_SECONDS) as proxy:
+        await read(proxy.cache, "org/bert@1/tokenizer.json")
+        await publish(bench, 2)
+        await proxy.arrivals.hint("org/bert", Learned.PUBSUB)
+        await eventually(lambda: proxy.heard.warmed)
+        assert proxy.heard.arrived == [("org/bert", "pubsub")]
+        assert proxy.changed == []
 
 
 async def test_models_of_neighbours(bench: Bench) -> None:
