@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Set
+from collections.abc import Callable, Coroutine, Sequence, Set
 from typing import Any
 
 from hotstart.wire import documents as json_documents
@@ -375,6 +375,8 @@ class Cache:
     ) -> Body | Redirect:
         model = resolved.manifest.model
         sought = VersionBlob(model, resolved.manifest.version, representation)
+        # Nobody is sent far away for what the next level has.
+        may_redirect = may_redirect and not self._origin.is_near(sought, wanted)
 
         async def again(rest: ByteRange) -> Body:
             if not tries:
@@ -435,11 +437,17 @@ class Cache:
 
     def circuit(self, sought: VersionBlob, wanted: ByteRange) -> Circuit:
         """Tell how a read of these bytes would fare now: well, if they are here or the origin answers."""
+        return Circuit() if self.has(sought, wanted) else self._origin.circuit(sought, wanted)
+
+    def has(self, sought: VersionBlob, wanted: ByteRange) -> bool:
+        """Tell whether these bytes are here, from memory, or at a level below."""
         item = sought.representation
         fill = self._fills.get(item.id)
-        if self._store.blobs().get(item.id) == item.size or (fill is not None and fill.has(wanted)):
-            return Circuit()
-        return self._origin.circuit(sought, wanted)
+        return (
+            self._store.blobs().get(item.id) == item.size
+            or (fill is not None and fill.has(wanted))
+            or self._origin.is_near(sought, wanted)
+        )
 
     async def _read_elsewhere(self, sought: VersionBlob, circuit: Circuit, *, may_redirect: bool) -> Redirect:
         """Answer at once while the origin is left alone.
@@ -492,12 +500,18 @@ class Cache:
         return self._open.keys()
 
     async def _redirect(self, sought: VersionBlob) -> Redirect | None:
-        signed = await self._presign([sought], self._settings.presign_seconds)
+        signed = await self.presign([sought], self._settings.presign_seconds)
         if signed is None:
             return None
         return Redirect(signed.urls[sought.representation.path])
 
-    async def _presign(self, blobs: list[VersionBlob], expires_in_seconds: int) -> Fallback | None:
+    @property
+    def can_presign(self) -> bool:
+        """Tell whether the origin is of a kind that can pre-sign."""
+        return self._origin.can_presign
+
+    async def presign(self, blobs: Sequence[VersionBlob], expires_in_seconds: int) -> Fallback | None:
+        """Pre-sign URLs of blobs of one version, by path; None where the origin cannot, or not now."""
         if not self._origin.can_presign or not blobs:
             return None
         try:
@@ -515,7 +529,7 @@ class Cache:
         """
         manifest = resolved.manifest
         blobs = [VersionBlob(manifest.model, manifest.version, item) for item in _representations(resolved)]
-        return await self._presign(blobs, expires_in_seconds)
+        return await self.presign(blobs, expires_in_seconds)
 
     # What an operator asks for
 
@@ -611,6 +625,9 @@ class Cache:
         Raises:
             StoreError
         """
+        return await self._collect()
+
+    async def _collect(self) -> int:
         await self._fills.let_go_idle()
         freed = await self._store.drop_partials(self._settings.partial_ttl_seconds)
         return freed + await self._holdings.collect()
@@ -663,7 +680,7 @@ class Cache:
     async def _keep_house(self) -> None:
         while True:
             try:
-                await self.gc()
+                await self._collect()
             except StoreError as error:
                 self._condition.store_failed(error)
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)

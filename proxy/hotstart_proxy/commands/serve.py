@@ -89,10 +89,11 @@ class _Ending:
 
 
 def _announce(settings: Settings, listeners: Listeners) -> None:
+    stores = ", then ".join(settings.store)
     places = ", ".join(address.url() for address in listeners.addresses)
     admin = "" if listeners.admin is None else f" (admin {listeners.admin.address})"
     workers = f" with {settings.workers} workers" if settings.workers > 1 else ""
     print(
-        f"hotstart {__version__} serves {settings.origin} from {settings.store} on {places}{admin}{workers}",
+        f"hotstart {__version__} serves {settings.origin} from {stores} on {places}{admin}{workers}",
         flush=True,
     )

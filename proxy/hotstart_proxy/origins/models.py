@@ -108,3 +108,7 @@ class ModelOrigin(ABC):
     def circuit(self, blob: VersionBlob, wanted: ByteRange) -> Circuit:
         """Tell how asking for these bytes would fare now, so that whoever can do without need not try."""
         return Circuit()
+
+    def is_near(self, blob: VersionBlob, wanted: ByteRange) -> bool:
+        """Tell whether these bytes are in another store of this very proxy, which nobody need go around."""
+        return False

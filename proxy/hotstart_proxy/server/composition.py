@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from hotstart_proxy.cache.arrivals import Announcements, NewsSource
+from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.cache.levels import LeveledCache
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.origins.directory import DirectoryOrigin
+from hotstart_proxy.origins.guarded import GuardedOrigin
 from hotstart_proxy.origins.models import ModelOrigin
 from hotstart_proxy.origins.s3 import S3Settings
 from hotstart_proxy.origins.sqs import SqsQueue, SqsSettings
@@ -17,11 +23,70 @@ from hotstart_proxy.origins.token_file import TokenFile
 from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.origins.upstream import UpstreamOrigin
 from hotstart_proxy.origins.urls import is_upstream, open_origin
-from hotstart_proxy.stores.urls import open_announcements
+from hotstart_proxy.stores.base import Store
+from hotstart_proxy.stores.urls import open_announcements, open_store
+from hotstart_proxy.telemetry.metrics import Metrics
 
+from .level_observers import LevelObservers
 from .settings import Settings
 
-__all__ = ["announcements", "cache_settings", "model_origin", "news_sources"]
+__all__ = ["Level", "announcements", "compose", "model_origin", "news_sources"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One store and the cache on it.
+
+    Attributes:
+        name: what metrics call the store: its kind, with a number where there are several of it.
+        store: readers never meet it, but whoever polls and scrubs does.
+    """
+
+    name: str
+    store: Store
+    cache: Cache
+
+
+async def compose(
+    stack: AsyncExitStack, settings: Settings, name: str, metrics: Metrics
+) -> tuple[Level, ...]:
+    """Open origin, stores and caches; return the levels, the first being the one that readers read.
+
+    Args:
+        stack: closes all of it, in the right order.
+        settings: the proxy's.
+        name: the proxy's own, as ``model_origin`` takes it.
+        metrics: told of what happens.
+
+    Raises:
+        HotstartError: something cannot be opened; what has been is on the stack.
+    """
+    origin = await stack.enter_async_context(GuardedOrigin(model_origin(settings, name, metrics), metrics))
+    observers = LevelObservers(metrics)
+    names = _names(settings.store)
+    lowest = len(names) - 1
+    levels: list[Level] = []
+    for place in range(lowest, -1, -1):
+        budget = settings.budget[place] if place < len(settings.budget) else None
+        store = await stack.enter_async_context(open_store(settings.store[place], budget))
+        observer = observers.observer(names[place], is_top=place == 0, is_lowest=place == lowest)
+        cache = (
+            Cache(origin, store, cache_settings(settings), observer)
+            if not levels
+            else LeveledCache(levels[0].cache, levels[0].store.url, store, cache_settings(settings), observer)
+        )
+        levels.insert(0, Level(names[place], store, await stack.enter_async_context(cache)))
+    return tuple(levels)
+
+
+def _names(stores: Sequence[str]) -> list[str]:
+    names: list[str] = []
+    for url in stores:
+        scheme = url.partition(":")[0]
+        kind = "disk" if scheme == "disk" else "redis"
+        count = sum(name.partition("-")[0] == kind for name in names)
+        names.append(f"{kind}-{count + 1}" if count else kind)
+    return names
 
 
 def cache_settings(settings: Settings) -> CacheSettings:
@@ -66,9 +131,15 @@ def model_origin(settings: Settings, name: str, observer: Observer) -> ModelOrig
 
 
 def announcements(settings: Settings) -> Announcements | None:
-    """Return how proxies that share the store tell each other of news; None where it carries none."""
-    found: Announcements | None = open_announcements(settings.store)
-    return found
+    """Return how proxies that share a store tell each other of news; None where no store carries any.
+
+    The first that does is enough: neighbours on a lower one have the upper ones too, as a rule.
+    """
+    for url in settings.store:
+        found: Announcements | None = open_announcements(url)
+        if found is not None:
+            return found
+    return None
 
 
 def news_sources(settings: Settings) -> list[NewsSource]:

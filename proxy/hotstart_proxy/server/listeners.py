@@ -93,9 +93,9 @@ def bind_listeners(settings: Settings) -> Listeners:
 def _bind_admin(settings: Settings) -> BoundSocket | None:
     if settings.admin_listen is not None:
         return bind(settings.admin_listen, ADMIN_SOCKET_MODE)[0]
-    folder = store_folder(settings.store)
+    folder = next((found for store in settings.store if (found := store_folder(store))), None)
     if folder is None:
-        reason = "this store has no folder for its socket"
+        reason = "no store has a folder for its socket"
         log_event(_log, logging.WARNING, "no admin listener; give --admin-listen", {"reason": reason})
         return None
     try:

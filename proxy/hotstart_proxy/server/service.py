@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 
@@ -15,14 +15,12 @@ from hotstart_proxy.cache.arrivals import Arrivals
 from hotstart_proxy.cache.awaited import Awaited
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.core.hops import Hops
-from hotstart_proxy.origins.guarded import GuardedOrigin
-from hotstart_proxy.stores.urls import open_store
 from hotstart_proxy.telemetry.logs import log_event
-from hotstart_proxy.telemetry.metrics import LoadReading, Metrics, StoreReading
+from hotstart_proxy.telemetry.metrics import LoadReading, Metrics, Reading, StoreReading
 
 from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
-from .composition import announcements, cache_settings, model_origin, news_sources
+from .composition import Level, announcements, compose, news_sources
 from .connections import Connection
 from .listeners import Listeners, bind_listeners
 from .native import NativeOptions
@@ -109,11 +107,8 @@ class Service:
         settings = self._settings
         tokens = Tokens(settings.token_file) if settings.token_file is not None else None
         metrics = self.metrics
-        origin = await self._stack.enter_async_context(
-            GuardedOrigin(model_origin(settings, self._name, metrics), metrics)
-        )
-        store = await self._stack.enter_async_context(open_store(settings.store, settings.budget))
-        cache = await self._stack.enter_async_context(Cache(origin, store, cache_settings(settings), metrics))
+        levels = await compose(self._stack, settings, self._name, metrics)
+        cache = levels[0].cache
         awaited = await self._stack.enter_async_context(
             Awaited(cache, settings.ready_when, settings.ready_within, settings.alias_ttl, metrics)
         )
@@ -123,7 +118,7 @@ class Service:
         arrivals = await self._stack.enter_async_context(
             Arrivals(
                 cache,
-                store,
+                levels[0].store,
                 settings.alias_ttl,
                 metrics,
                 polls=self._polls,
@@ -132,7 +127,7 @@ class Service:
                 announcements=channel,
             )
         )
-        metrics.watch_store(lambda: self._reading(cache, awaited.state()))
+        metrics.watch_stores(lambda: self._reading(levels, awaited.state()))
         metrics.watch_load(lambda: _load_reading(cache))
         options = NativeOptions(
             tokens is not None, settings.alias_ttl, settings.presign_expiry, settings.batch_requests
@@ -171,10 +166,9 @@ class Service:
     def _is_draining(self) -> bool:
         return self.draining
 
-    def _reading(self, cache: Cache, state: CacheState) -> StoreReading:
-        usage = cache.usage()
-        ready = state.can_serve and not state.warming and not self.draining
-        return StoreReading(usage.used_bytes, usage.budget_bytes, usage.blobs, ready)
+    def _reading(self, levels: Sequence[Level], state: CacheState) -> Reading:
+        stores = [_store_reading(level) for level in levels]
+        return Reading(state.can_serve and not state.warming and not self.draining, tuple(stores))
 
     async def drain(self) -> bool:
         """Stop accepting, let running transfers end within the grace period, and cut what is left.
@@ -245,6 +239,16 @@ def _load_reading(cache: Cache) -> LoadReading:
         passes=load.passes,
         passes_waiting=load.passes_waiting,
         reserved_bytes=load.reserved_bytes,
+    )
+
+
+def _store_reading(level: Level) -> StoreReading:
+    usage, cache = level.cache.usage(), level.cache
+    return StoreReading(
+        store=level.name,
+        used_bytes=usage.used_bytes,
+        budget_bytes=usage.budget_bytes,
+        blobs=usage.blobs,
         versions=cache.versions_held(),
-        stores_up={cache.store_kind: cache.store_is_up},
+        is_up=cache.store_is_up,
     )

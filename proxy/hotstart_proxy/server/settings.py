@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ CONFIG_ENVIRONMENT = f"{ENVIRONMENT_PREFIX}CONFIG"
 _PRESIGN_BOUNDS_SECONDS = (60, 7 * 86400)
 # More than any machine has cores to run them on: beyond it stands a mistake.
 _MOST_WORKERS = 256
+# A comma may stand in a store's URL, between the nodes of a cluster; between stores a scheme follows it.
+_BETWEEN_STORES = r",(?=\s*[a-z][a-z+]*:/)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Setting:
         unit: of the value, or the form it is written in.
         help_text: one sentence.
         repeatable: several values; the environment separates them by commas, TOML uses a list.
+        ordered: repeatable, and each value has its place: equal ones stay, and each has its meaning.
+        separator: of the values in the environment, a regular expression.
     """
 
     name: str
@@ -91,6 +96,8 @@ class Setting:
     unit: str
     help_text: str
     repeatable: bool
+    ordered: bool
+    separator: str
 
     @property
     def flag(self) -> str:
@@ -104,7 +111,14 @@ class Setting:
 
 
 def _setting(
-    parse: Callable[[str], Any], *, default: str | None, unit: str, help_text: str, repeatable: bool = False
+    parse: Callable[[str], Any],
+    *,
+    default: str | None,
+    unit: str,
+    help_text: str,
+    repeatable: bool = False,
+    ordered: bool = False,
+    separator: str = ",",
 ) -> Any:
     metadata = {
         "parse": parse,
@@ -112,6 +126,8 @@ def _setting(
         "unit": unit,
         "help_text": help_text,
         "repeatable": repeatable,
+        "ordered": ordered,
+        "separator": separator,
     }
     if default is None:
         return dataclasses.field(metadata=metadata)
@@ -267,17 +283,23 @@ class Settings:
         unit="template",
         help_text="How files that were uploaded plainly lie under the prefix.",
     )
-    store: str = _setting(
+    store: tuple[str, ...] = _setting(
         parse_store_url,
         default=None,
         unit="disk:/PATH or redis://HOST:PORT",
-        help_text="Where the proxy keeps its copies: disk:/PATH or redis://HOST:PORT (see Stores).",
+        help_text="Where the proxy keeps its copies: disk:/PATH or redis://HOST:PORT (see Stores). May be given"
+        " several times: they are read in that order, and filled from the last to the first.",
+        repeatable=True,
+        ordered=True,
+        separator=_BETWEEN_STORES,
     )
-    budget: int | None = _setting(
+    budget: tuple[int, ...] = _setting(
         _budget,
         default="(80% of the filesystem, or of Redis's maxmemory)",
         unit="size",
-        help_text="Most bytes that the store may use.",
+        help_text="Most bytes that the store may use; given several times, each store's in its turn.",
+        repeatable=True,
+        ordered=True,
     )
     listen: tuple[Address, ...] = _setting(
         parse_address,
@@ -442,6 +464,7 @@ def load_settings(
     problems: list[Problem] = []
     file_place, document = _read_config(config, environment, problems)
     values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for setting in SETTINGS:
         place, texts = _find(setting, flags, environment, file_place, document, problems)
         if place is None:
@@ -452,7 +475,9 @@ def load_settings(
             continue
         parsed = _parse_all(setting, place, texts, problems)
         if parsed:
-            values[setting.name] = tuple(dict.fromkeys(parsed)) if setting.repeatable else parsed[-1]
+            values[setting.name] = _value(setting, parsed)
+            places[setting.name] = place
+    problems += _level_problems(values, places)
     problems += _unknown_keys(file_place, document)
     if "sqs_queue" in values and not values.get("origin", "s3:").startswith("s3:"):
         reason = "events of S3 are of no use without an origin s3://BUCKET/PREFIX"
@@ -460,6 +485,23 @@ def load_settings(
     if problems:
         raise InvalidSettings(problems)
     return LoadedSettings(Settings(**values), _unknown_environment(environment))
+
+
+def _value(setting: Setting, parsed: list[Any]) -> Any:
+    if not setting.repeatable:
+        return parsed[-1]
+    return tuple(parsed) if setting.ordered else tuple(dict.fromkeys(parsed))
+
+
+def _level_problems(values: Mapping[str, Any], places: Mapping[str, str]) -> list[Problem]:
+    problems = []
+    stores, budgets = values.get("store", ()), values.get("budget", ())
+    if len(set(stores)) < len(stores):
+        problems.append(Problem(places["store"], "a store stands twice: expected another one for each level"))
+    if stores and len(budgets) > len(stores):
+        text = f"{len(budgets)} budgets, and stores: {len(stores)}; expected at most one for each"
+        problems.append(Problem(places["budget"], text))
+    return problems
 
 
 def _find(
@@ -475,7 +517,8 @@ def _find(
         return setting.flag, list(given)
     variable = environment.get(setting.environment)
     if variable:
-        texts = [text.strip() for text in variable.split(",")] if setting.repeatable else [variable]
+        split = re.split(setting.separator, variable) if setting.repeatable else [variable]
+        texts = [text.strip() for text in split] if setting.repeatable else split
         return setting.environment, texts
     if setting.name in document:
         place = f"{file_place}, {setting.name}"

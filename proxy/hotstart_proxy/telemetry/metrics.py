@@ -30,6 +30,7 @@ __all__ = [
     "MetricSpec",
     "Metrics",
     "ParentMetrics",
+    "Reading",
     "StoreReading",
     "render",
 ]
@@ -161,14 +162,16 @@ READY = _gauge(
     "hotstart_ready", "1 while the proxy can serve or redirect and is not draining.", across=Across.MAX
 )
 STORE_USED = _gauge(
-    "hotstart_store_used_bytes", "Bytes in the store, running fills included.", across=Across.MAX
+    "hotstart_store_used_bytes", "Bytes in the store, running fills included.", "store", across=Across.MAX
 )
-STORE_BUDGET = _gauge("hotstart_store_budget_bytes", "Most bytes that the store may use.", across=Across.MAX)
+STORE_BUDGET = _gauge(
+    "hotstart_store_budget_bytes", "Most bytes that the store may use.", "store", across=Across.MAX
+)
 STORE_VERSIONS = _gauge(
-    "hotstart_store_versions", "Versions of which something is in the store.", across=Across.MAX
+    "hotstart_store_versions", "Versions of which something is in the store.", "store", across=Across.MAX
 )
 STORE_UP = _gauge("hotstart_store_up", "1 while all of the store works.", "store", across=Across.MIN)
-STORE_BLOBS = _gauge("hotstart_store_blobs", "Complete blobs in the store.", across=Across.MAX)
+STORE_BLOBS = _gauge("hotstart_store_blobs", "Complete blobs in the store.", "store", across=Across.MAX)
 ALIAS_INFO = _gauge(
     "hotstart_alias_info", "1 for the version that an alias means, as the index was last seen.",
     "model", "alias", "version", across=Across.LAST,
@@ -245,39 +248,58 @@ RULES = {spec.name: spec.across for spec in METRICS}
 
 @dataclass(frozen=True, slots=True)
 class StoreReading:
-    """The store's sums and the proxy's state at the moment of a scrape."""
+    """One store's sums at the moment of a scrape.
 
+    Attributes:
+        store: its label.
+        versions: of which something is in it.
+        is_up: all of it works, as far as it knows.
+    """
+
+    store: str
     used_bytes: int
     budget_bytes: int
     blobs: int
+    versions: int
+    is_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is asked for when there is a scrape.
+
+    Attributes:
+        ready: the proxy can serve or redirect and is not draining.
+        stores: from the top level down.
+    """
+
     ready: bool
+    stores: tuple[StoreReading, ...]
 
 
 class _StoreCollector(Collector):
-    """Reads the store when it is scraped, so that the figures are never old."""
+    """Reads the stores when it is scraped, so that the figures are never old."""
 
-    def __init__(self, read: Callable[[], StoreReading]) -> None:
+    def __init__(self, read: Callable[[], Reading]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
         reading = self._read()
-        for spec, value in (
-            (STORE_USED, reading.used_bytes),
-            (STORE_BUDGET, reading.budget_bytes),
-            (STORE_BLOBS, reading.blobs),
-            (READY, int(reading.ready)),
-        ):
-            yield GaugeMetricFamily(spec.name, spec.help_text, value=value)
+        yield GaugeMetricFamily(READY.name, READY.help_text, value=int(reading.ready))
+        families = [
+            GaugeMetricFamily(spec.name, spec.help_text, labels=spec.labels)
+            for spec in (STORE_USED, STORE_BUDGET, STORE_BLOBS, STORE_VERSIONS, STORE_UP)
+        ]
+        for item in reading.stores:
+            values = (item.used_bytes, item.budget_bytes, item.blobs, item.versions, int(item.is_up))
+            for family, value in zip(families, values, strict=True):
+                family.add_metric([item.store], value)
+        yield from families
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReading:
-    """What the caches have in hand at the moment of a scrape; all 0 when nobody asks for anything.
-
-    Attributes:
-        versions: of which something is in a store; these stay.
-        stores_up: by store, whether all of it works.
-    """
+    """What the caches have in hand at the moment of a scrape; all 0 when nobody asks for anything."""
 
     fills: int
     open_answers: int
@@ -286,8 +308,6 @@ class LoadReading:
     passes: int
     passes_waiting: int
     reserved_bytes: int
-    versions: int
-    stores_up: Mapping[str, bool]
 
 
 class _LoadCollector(Collector):
@@ -306,13 +326,8 @@ class _LoadCollector(Collector):
             (PASSES, reading.passes),
             (PASSES_WAITING, reading.passes_waiting),
             (RESERVED_BYTES, reading.reserved_bytes),
-            (STORE_VERSIONS, reading.versions),
         ):
             yield GaugeMetricFamily(spec.name, spec.help_text, value=value)
-        stores = GaugeMetricFamily(STORE_UP.name, STORE_UP.help_text, labels=STORE_UP.labels)
-        for store, is_up in reading.stores_up.items():
-            stores.add_metric([store], int(is_up))
-        yield stores
 
 
 class _GatheredCollector(Collector):
@@ -425,8 +440,8 @@ class Metrics:
     def _make_histogram(self, spec: MetricSpec) -> Histogram:
         return Histogram(spec.name, spec.help_text, spec.labels, registry=self.registry, buckets=spec.buckets)
 
-    def watch_store(self, read: Callable[[], StoreReading]) -> None:
-        """Ask read for the store's figures at every scrape; call once."""
+    def watch_stores(self, read: Callable[[], Reading]) -> None:
+        """Ask read for the stores' figures at every scrape; call once."""
         self.registry.register(_StoreCollector(read))
 
     def watch_load(self, read: Callable[[], LoadReading]) -> None:

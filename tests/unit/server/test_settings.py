@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_defaults() -> None:
     assert settings.alias_ttl == 10
     assert settings.presign_expiry == 3600
     assert settings.on_miss == "stream"
-    assert settings.budget is None
+    assert settings.budget == ()
     assert settings.admin_listen is None
     assert settings.token_file is None
 
@@ -57,7 +58,7 @@ def test_precedence(tmp_path: Path) -> None:
     settings = load_settings({**NEEDED, "alias_ttl": ["20s"]}, environment, config).settings
     assert settings.alias_ttl == 20
     assert settings.keep_versions == 3
-    assert settings.budget == 4 * 2**30
+    assert settings.budget == (4 * 2**30,)
     assert settings.on_miss == "redirect"
     assert settings.grace_period == 25
 
@@ -80,7 +81,7 @@ def test_repeated_values(tmp_path: Path) -> None:
 def test_all_problems_at_once(tmp_path: Path) -> None:
     """Every problem is reported, each with the place that it came from."""
     config = config_file(
-        tmp_path, 'keep_version = 5\nsocket_mode = 0o660\ngrace_period = true\nbudget = ["1"]\n'
+        tmp_path, 'keep_version = 5\nsocket_mode = 0o660\ngrace_period = true\npartial_ttl = ["1"]\n'
     )
     found = problems(
         {"listen": ["nowhere", "127.0.0.1:99999"], "on_miss": ["guess"]},
@@ -96,7 +97,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
             "--on-miss",
             "HOTSTART_SERVE_ALIAS_TTL",
             "HOTSTART_SERVE_KEEP_VERSIONS",
-            *(f"{config}, {key}" for key in ("budget", "socket_mode", "grace_period", "keep_version")),
+            *(f"{config}, {key}" for key in ("partial_ttl", "socket_mode", "grace_period", "keep_version")),
         ]
     )
     text = str(InvalidSettings(found))
@@ -220,3 +221,45 @@ def test_a_number_of_workers_that_is_none(text: str) -> None:
     (problem,) = problems({**NEEDED, "workers": [text]})
     assert problem.place == "--workers"
     assert problem.text == f"{text!r}: expected 1 to 256"
+
+
+def test_levels(tmp_path: Path) -> None:
+    """Stores and budgets are lists in the order of the levels, from whichever place they come."""
+    expected = (("disk:/a", "disk:/b"), (1024, 1024))
+    flags = {**NEEDED, "store": ["disk:/a", "disk:/b"], "budget": ["1KiB", "1024"]}
+    environment = {"HOTSTART_SERVE_STORE": "disk:/a, disk:/b", "HOTSTART_SERVE_BUDGET": "1KiB,1KiB"}
+    config = config_file(tmp_path, 'store = ["disk:/a", "disk:/b"]\nbudget = ["1KiB", 1024]\n')
+    origin = {"origin": NEEDED["origin"]}
+    for settings in (
+        load_settings(flags, {}, None).settings,
+        load_settings(origin, environment, None).settings,
+        load_settings(origin, {}, config).settings,
+    ):
+        assert (settings.store, settings.budget) == expected
+
+
+def test_fewer_budgets_than_stores() -> None:
+    """Stores without a budget of their own have the default one."""
+    settings = load_settings(
+        {**NEEDED, "store": ["disk:/a", "disk:/b"], "budget": ["1KiB"]}, {}, None
+    ).settings
+    assert settings.budget == (1024,)
+
+
+def test_levels_that_cannot_be() -> None:
+    """More budgets than stores, and a store that stands twice, are problems of their places."""
+    (problem,) = problems({**NEEDED, "budget": ["1KiB", "2KiB"]})
+    assert (problem.place, "2 budgets, and stores: 1" in problem.text) == ("--budget", True)
+    (problem,) = problems({**NEEDED, "store": ["disk:/a", "disk:/a"]})
+    assert (problem.place, "stands twice" in problem.text) == ("--store", True)
+
+
+def test_a_comma_within_a_stores_url() -> None:
+    """Only a comma before a scheme separates stores: the nodes of a cluster have commas between them."""
+    setting = next(setting for setting in SETTINGS if setting.name == "store")
+    text = "disk:/a,redis+cluster://n1:6379,n2:6379,unix:///r.sock"
+    assert re.split(setting.separator, text) == [
+        "disk:/a",
+        "redis+cluster://n1:6379,n2:6379",
+        "unix:///r.sock",
+    ]

@@ -17,7 +17,7 @@ from hotstart_proxy.telemetry.gathering import (
     merge,
     parse_snapshot,
 )
-from hotstart_proxy.telemetry.metrics import RULES, Metrics, StoreReading, render
+from hotstart_proxy.telemetry.metrics import RULES, Metrics, Reading, StoreReading, render
 
 
 def one(kind: str, name: str, *samples: Sample) -> Snapshot:
@@ -66,20 +66,20 @@ def test_gauges_follow_their_rules() -> None:
     snapshots = []
     for used, ready in ((10, False), (30, True)):
         metrics = Metrics("1.2.3")
-        metrics.watch_store(lambda used=used, ready=ready: StoreReading(used, 100, 2, ready))  # type: ignore[misc]
+        reading = Reading(ready, (StoreReading("disk", used, 100, 2, 1, True),))
+        metrics.watch_stores(lambda reading=reading: reading)  # type: ignore[misc]
         metrics.request_started()
         snapshots.append(metrics.snapshot())
     merged = values(merge(snapshots, RULES))
     for name, value in (
         ("hotstart_requests_in_progress", 2),
-        ("hotstart_store_used_bytes", 30),
-        ("hotstart_store_budget_bytes", 100),
-        ("hotstart_store_blobs", 2),
         ("hotstart_ready", 1),
         ("hotstart_degraded", 0),
         ("hotstart_workers", 2),
     ):
         assert merged[name, ()] == value, name
+    for name, value in (("used_bytes", 30), ("budget_bytes", 100), ("blobs", 2)):
+        assert merged[f"hotstart_store_{name}", (("store", "disk"),)] == value
     assert merged["hotstart_build_info", (("version", "1.2.3"),)] == 1
 
 
@@ -138,7 +138,7 @@ def test_nothing_to_merge() -> None:
 def test_a_merge_of_one_is_that_one() -> None:
     """One worker's scrape reads the same whether it was gathered or not."""
     metrics = Metrics("1")
-    metrics.watch_store(lambda: StoreReading(1, 2, 3, ready=True))
+    metrics.watch_stores(lambda: Reading(True, (StoreReading("disk", 1, 2, 3, 4, True),)))
     metrics.aliases_seen('org/"bert"\n', {"prod": "7"})
     metrics.request_ended("file", 206, "hit")
 

@@ -7,7 +7,7 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.telemetry.metrics import METRICS, LoadReading, Metrics, StoreReading
+from hotstart_proxy.telemetry.metrics import METRICS, LoadReading, Metrics, Reading, StoreReading
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -20,8 +20,9 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 def made() -> Metrics:
     metrics = Metrics("1.2.3")
-    metrics.watch_store(lambda: StoreReading(10, 100, 2, ready=True))
-    metrics.watch_load(lambda: LoadReading(0, 0, 0, 0, 0, 0, 0, 3, {"disk": True, "redis": False}))
+    stores = (StoreReading("disk", 10, 100, 2, 3, True), StoreReading("redis", 9, 8, 7, 3, False))
+    metrics.watch_stores(lambda: Reading(True, stores))
+    metrics.watch_load(lambda: LoadReading(0, 0, 0, 0, 0, 0, 0))
     return metrics
 
 
@@ -73,7 +74,7 @@ def test_events_of_the_cache() -> None:
         ("hotstart_source_bytes_total", (("from", "redis"),), 7),
         ("hotstart_source_bytes_total", (("from", "origin"),), 5),
         ("hotstart_source_bytes_total", (("from", "redirect"),), 11),
-        ("hotstart_store_versions", (), 3),
+        ("hotstart_store_versions", (("store", "disk"),), 3),
         ("hotstart_store_up", (("store", "disk"),), 1),
         ("hotstart_store_up", (("store", "redis"),), 0),
         ("hotstart_reads_total", (model, ("outcome", "coalesced"), ("tier", "batch")), 1),
@@ -87,9 +88,9 @@ def test_events_of_the_cache() -> None:
         ("hotstart_evictions_total", (("reason", "budget"),), 1),
         ("hotstart_evicted_bytes_total", (("reason", "budget"),), 9),
         ("hotstart_degraded", (), 1),
-        ("hotstart_store_used_bytes", (), 10),
-        ("hotstart_store_budget_bytes", (), 100),
-        ("hotstart_store_blobs", (), 2),
+        ("hotstart_store_used_bytes", (("store", "disk"),), 10),
+        ("hotstart_store_budget_bytes", (("store", "disk"),), 100),
+        ("hotstart_store_blobs", (("store", "redis"),), 7),
         ("hotstart_ready", (), 1),
         ("hotstart_build_info", (("version", "1.2.3"),), 1),
     ):
@@ -148,7 +149,7 @@ def test_an_alias_that_moves_leaves_no_old_series() -> None:
 def test_what_is_in_hand_is_read_at_the_scrape() -> None:
     """The gauges of slots, answers and memory are as fresh as the scrape."""
     metrics = Metrics("1")
-    readings = [LoadReading(1, 2, 3, 4, 5, 6, 7, 9, {}), LoadReading(0, 0, 0, 0, 0, 0, 0, 9, {})]
+    readings = [LoadReading(1, 2, 3, 4, 5, 6, 7), LoadReading(0, 0, 0, 0, 0, 0, 0)]
     metrics.watch_load(lambda: readings.pop(0))
     names = [
         *("fills_in_progress", "open_answers", "fill_slots_held", "fill_slots_waiting"),

@@ -1,0 +1,240 @@
+"""Levels: a cache whose origin is another cache, on another store, in the same process.
+
+Read from the top: what the first store lacks comes from the second one's cache, what that lacks from the
+origin, and every store keeps what went through it. Each level has a budget, holdings and fills of its own, so
+each decides for itself, and one that fails is passed by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+from hotstart.wire.catalog import KnownIndex
+from hotstart.wire.errors import FormatError
+from hotstart.wire.manifest import Representation
+from hotstart.wire.opening import Fallback
+from hotstart.wire.ranges import ByteRange
+from hotstart.wire.references import Reference
+from hotstart_proxy.core.breaker import Circuit
+from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginUnreachable
+from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
+from hotstart_proxy.stores.base import FileSlice, Store, StoreError
+
+from .answers import Body, CacheClosed, CacheState, Load, NotFound, Resolved
+from .cache import Cache
+from .settings import CacheSettings
+
+__all__ = ["LevelOrigin", "LeveledCache"]
+
+# What a read of a file in a thread moves at once.
+_READ_BYTES = 1024 * 1024
+# A store that breaks off an answer that often, without a byte in between, is not asked again.
+_TRIES = 3
+_MOST_REMEMBERED = 64
+
+
+class LevelOrigin(ModelOrigin):
+    """The next level's cache as an origin. The cache is the caller's, entered before and left after."""
+
+    def __init__(self, below: Cache, url: str) -> None:
+        """Read from a cache.
+
+        Args:
+            below: the next level.
+            url: of its store, for errors.
+        """
+        self.url = url
+        self.can_presign = below.can_presign
+        self._below = below
+        # What was last resolved: a version that is unpublished while it is read is read to its end.
+        self._resolved: dict[tuple[str, str], Resolved] = {}
+
+    async def __aenter__(self) -> LevelOrigin:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        return None
+
+    async def models(self) -> tuple[str, ...]:
+        with self._translated("listing the models"):
+            return await self._below.models(0.0)
+
+    async def index(self, model: str, now_ms: int, known: KnownIndex | None) -> KnownIndex | None:
+        # However old the level above may let it grow, it is not older by this level's time to live as well.
+        with self._translated(f"reading the index of {model}"):
+            try:
+                index = await self._below.index(model, 0.0)
+            except NotFound:
+                return None
+        return known if known is not None and known.index == index else KnownIndex(index, None, None)
+
+    async def manifest(self, model: str, version: str, now_ms: int) -> bytes | None:
+        with self._translated(f"reading the manifest of {model}@{version}"):
+            try:
+                return (await self._resolve(model, version)).manifest_bytes
+            except NotFound:
+                return None
+
+    async def _resolve(self, model: str, version: str) -> Resolved:
+        resolved = await self._below.resolve(Reference(model, version))
+        self._resolved.pop((model, version), None)
+        self._resolved[model, version] = resolved
+        while len(self._resolved) > _MOST_REMEMBERED:
+            del self._resolved[next(iter(self._resolved))]
+        return resolved
+
+    @asynccontextmanager
+    async def get(
+        self, blob: VersionBlob, wanted: ByteRange, tier: Tier = Tier.STANDARD
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        doing = f"reading bytes {wanted.start} to {wanted.stop} of {blob.representation.path}"
+        with self._translated(doing):
+            resolved, representation = await self._find(blob, doing)
+        # Errors of whoever reads the bytes come by here, and are not ours to translate.
+        async with contextlib.aclosing(self._chunks(resolved, representation, wanted, tier, doing)) as chunks:
+            yield chunks
+
+    async def _find(self, blob: VersionBlob, doing: str) -> tuple[Resolved, Representation]:
+        try:
+            resolved = await self._resolve(blob.model, blob.version)
+        except (NotFound, OriginError, FormatError) as error:
+            remembered = self._resolved.get((blob.model, blob.version))
+            if remembered is None:
+                if isinstance(error, NotFound):
+                    raise ObjectChanged(self.url, doing, str(error)) from error
+                raise
+            resolved = remembered
+        found = resolved.manifest.representation(blob.representation.path)
+        if found is None or found.id != blob.representation.id:
+            raise ObjectChanged(self.url, doing, "the version has other bytes by now")
+        return resolved, found
+
+    async def _chunks(
+        self, resolved: Resolved, representation: Representation, wanted: ByteRange, tier: Tier, doing: str
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the wanted bytes; where the store breaks off, the rest is asked for anew."""
+        position, tries = wanted.start, 0
+        while position < wanted.stop:
+            left = ByteRange(position, wanted.stop)
+            before = position
+            with self._translated(doing):
+                body = await self._below.read(resolved, representation, left, may_redirect=False, tier=tier)
+                assert isinstance(body, Body)
+                try:
+                    async for part in body.parts():
+                        async for chunk in _bytes_of(part):
+                            position += len(chunk)
+                            yield chunk
+                except StoreError:
+                    tries = 1 if position > before else tries + 1
+                    if tries >= _TRIES:
+                        raise
+                finally:
+                    await body.close()
+
+    async def presign(self, blobs: Sequence[VersionBlob], expires_in_seconds: int) -> Fallback | None:
+        return await self._below.presign(blobs, expires_in_seconds)
+
+    def circuit(self, blob: VersionBlob, wanted: ByteRange) -> Circuit:
+        return self._below.circuit(blob, wanted)
+
+    def is_near(self, blob: VersionBlob, wanted: ByteRange) -> bool:
+        return self._below.has(blob, wanted)
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """Turn what only a cache or store can say into what an origin says."""
+        try:
+            yield
+        except (StoreError, CacheClosed) as error:
+            raise OriginUnreachable(self.url, doing, str(error)) from error
+
+
+async def _bytes_of(part: FileSlice | bytes) -> AsyncIterator[bytes]:
+    """Yield a part's bytes; those of a file are read in a thread, a little at a time."""
+    if isinstance(part, bytes):
+        yield part
+        return
+    position, stop = part.offset, part.offset + part.length
+    while position < stop:
+        count = min(_READ_BYTES, stop - position)
+        chunk = await asyncio.to_thread(os.pread, part.descriptor, count, position)
+        if not chunk:
+            raise StoreError("level", "reading a blob", f"its file ends at byte {position}, before {stop}")
+        position += len(chunk)
+        yield chunk
+
+
+class LeveledCache(Cache):
+    """A cache over another one; what an operator asks for is done at both."""
+
+    def __init__(
+        self,
+        below: Cache,
+        below_url: str,
+        store: Store,
+        settings: CacheSettings,
+        observer: Observer,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Put a level over another; arguments not named here are as in ``Cache``.
+
+        Args:
+            below: the next level, entered before and left after.
+            below_url: of its store.
+            store: this level's.
+        """
+        super().__init__(LevelOrigin(below, below_url), store, settings, observer, now)
+        self._below = below
+
+    def state(self) -> CacheState:
+        """Return how the levels are together: one that can serve is enough."""
+        own, below = super().state(), self._below.state()
+        # What is said of its origin here was said by the level below.
+        degraded = tuple(dict.fromkeys((*own.degraded, *below.degraded)))
+        return CacheState(bool(self._store.blobs()) or below.can_serve, degraded)
+
+    def load(self) -> Load:
+        """Return what is in hand at all levels; bodies are those of readers, which only the top has."""
+        own, below = super().load(), self._below.load()
+        return Load(
+            bodies=own.bodies,
+            fills=own.fills + below.fills,
+            slots_held=own.slots_held + below.slots_held,
+            slots_waiting=own.slots_waiting + below.slots_waiting,
+            reserved_bytes=own.reserved_bytes + below.reserved_bytes,
+        )
+
+    async def warm(self, resolved: Resolved) -> None:
+        """Fill a version at all levels; a lower one is filled on the way, or from the origin.
+
+        Raises: as ``Cache.warm``. A store below that fails is passed by.
+        """
+        await super().warm(resolved)
+        with contextlib.suppress(StoreError):
+            await self._below.warm(resolved)
+
+    async def evict(self, resolved: Resolved) -> int:
+        """Remove what is held of a version at all levels; return bytes freed."""
+        return await super().evict(resolved) + await self._below.evict(resolved)
+
+    async def pin(self, resolved: Resolved) -> Resolved:
+        """Pin a version at all levels, the lowest first: what does not fit there is kept nowhere."""
+        await self._below.pin(resolved)
+        return await super().pin(resolved)
+
+    async def unpin(self, model: str, version: str) -> bool:
+        """Unpin a version at all levels; tell whether it was pinned at any."""
+        here = await super().unpin(model, version)
+        return await self._below.unpin(model, version) or here
+
+    async def gc(self) -> int:
+        """Collect garbage at all levels; return bytes freed."""
+        return await super().gc() + await self._below.gc()
