@@ -491,6 +491,15 @@ class Cache:
         else:
             self._closed(content_id)
 
+    async def quarantine(self, sought: VersionBlob) -> None:
+        """Take a stored blob out of use that was found to be damaged; it is filled again when it is needed.
+
+        Raises:
+            StoreError
+        """
+        if await self._store.quarantine(sought.representation.id):
+            self._observer.healed(sought.model)
+
     def _closed(self, content_id: str) -> None:
         self._open[content_id] -= 1
         if not self._open[content_id]:

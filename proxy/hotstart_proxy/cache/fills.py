@@ -263,6 +263,7 @@ class Fill:
                     del self._damaged[piece]
                     raise
                 self._tools.observer.refetched(self.blob.model)
+                await self._tools.origin.found_damaged(self.blob)
                 return
         await self.partial.write(piece, data, crc32)
         self._fetched_bytes += len(data)

@@ -145,6 +145,11 @@ class LevelOrigin(ModelOrigin):
     def circuit(self, blob: VersionBlob, wanted: ByteRange) -> Circuit:
         return self._below.circuit(blob, wanted)
 
+    async def found_damaged(self, blob: VersionBlob) -> None:
+        # What it gave was verified when it was stored, so it has changed since.
+        with contextlib.suppress(StoreError):
+            await self._below.quarantine(blob)
+
     def is_near(self, blob: VersionBlob, wanted: ByteRange) -> bool:
         return self._below.has(blob, wanted)
 

@@ -109,6 +109,10 @@ class ModelOrigin(ABC):
         """Tell how asking for these bytes would fare now, so that whoever can do without need not try."""
         return Circuit()
 
+    async def found_damaged(self, blob: VersionBlob) -> None:
+        """Take note that a piece came other than it was announced, before it is asked for again."""
+        return
+
     def is_near(self, blob: VersionBlob, wanted: ByteRange) -> bool:
         """Tell whether these bytes are in another store of this very proxy, which nobody need go around."""
         return False
