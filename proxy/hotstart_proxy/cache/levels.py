@@ -30,6 +30,7 @@ from hotstart_proxy.stores.base import FileSlice, Store, StoreError
 from .answers import Body, CacheClosed, CacheState, Load, NotFound, Resolved
 from .cache import Cache
 from .settings import CacheSettings
+from .verification import Verification
 
 __all__ = ["LevelOrigin", "LeveledCache"]
 
@@ -214,6 +215,8 @@ class LeveledCache(Cache):
             fills=own.fills + below.fills,
             slots_held=own.slots_held + below.slots_held,
             slots_waiting=own.slots_waiting + below.slots_waiting,
+            passes=own.passes + below.passes,
+            passes_waiting=own.passes_waiting + below.passes_waiting,
             reserved_bytes=own.reserved_bytes + below.reserved_bytes,
         )
 
@@ -239,6 +242,18 @@ class LeveledCache(Cache):
         """Unpin a version at all levels; tell whether it was pinned at any."""
         here = await super().unpin(model, version)
         return await self._below.unpin(model, version) or here
+
+    async def verify(self) -> Verification:
+        """Compare all that the levels hold with its digests, the lowest first: it is what others refill from."""
+        below = await self._below.verify()
+        own = await super().verify()
+        return Verification(
+            checked_blobs=own.checked_blobs + below.checked_blobs,
+            checked_bytes=own.checked_bytes + below.checked_bytes,
+            checked_documents=own.checked_documents + below.checked_documents,
+            unknown_blobs=own.unknown_blobs + below.unknown_blobs,
+            damaged=[*own.damaged, *below.damaged],
+        )
 
     async def gc(self) -> int:
         """Collect garbage at all levels; return bytes freed."""

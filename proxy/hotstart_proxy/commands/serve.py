@@ -89,7 +89,7 @@ class _Ending:
 
 
 def _announce(settings: Settings, listeners: Listeners) -> None:
-    stores = ", then ".join(settings.store)
+    stores = ", then ".join(map(str, settings.store))
     places = ", ".join(address.url() for address in listeners.addresses)
     admin = "" if listeners.admin is None else f" (admin {listeners.admin.address})"
     workers = f" with {settings.workers} workers" if settings.workers > 1 else ""

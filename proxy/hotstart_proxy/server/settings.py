@@ -287,8 +287,8 @@ class Settings:
         parse_store_url,
         default=None,
         unit="disk:/PATH or redis://HOST:PORT",
-        help_text="Where the proxy keeps its copies: disk:/PATH or redis://HOST:PORT (see Stores). May be given"
-        " several times: they are read in that order, and filled from the last to the first.",
+        help_text="Where the proxy keeps its copies: disk:/PATH or redis://HOST:PORT (see Stores). May be"
+        " given several times: they are read in that order, and filled from the last to the first.",
         repeatable=True,
         ordered=True,
         separator=_BETWEEN_STORES,
