@@ -244,7 +244,7 @@ class LeveledCache(Cache):
         return await self._below.unpin(model, version) or here
 
     async def verify(self) -> Verification:
-        """Compare all that the levels hold with its digests, the lowest first: it is what others refill from."""
+        """Compare all that is held with its digests, below first, since that is refilled from."""
         below = await self._below.verify()
         own = await super().verify()
         return Verification(
