@@ -133,7 +133,7 @@ def model_origin(settings: Settings, name: str, observer: Observer) -> ModelOrig
 def announcements(settings: Settings) -> Announcements | None:
     """Return how proxies that share a store tell each other of news; None where no store carries any.
 
-    The first that does is enough: neighbours on a lower one have the upper ones too, as a rule.
+    Of several stores that do, the first is used.
     """
     for url in settings.store:
         found: Announcements | None = open_announcements(url)
