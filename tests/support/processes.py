@@ -260,7 +260,7 @@ class Processes:
     def serve(
         self,
         origin: str,
-        store: Path,
+        store: Path | str,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         under: Sequence[str] = (),
@@ -269,18 +269,19 @@ class Processes:
 
         Args:
             origin: as ``--origin`` takes it.
-            store: folder of the disk store.
-            arguments: more options.
+            store: folder of the disk store, or the URL of another one.
+            arguments: more options, lower stores among them.
             environment: for example the AWS variables of an S3 server.
             under: a command to run it under, which must become it (``strace -D``).
         """
         port = free_port()
         unix = self._sockets / f"{port}.sock"
         listen = ("--listen", f"127.0.0.1:{port}", "--listen", f"unix:{unix}")
-        serve = (command_path(), "serve", "--origin", origin, "--store", f"disk:{store}")
+        url = store if isinstance(store, str) else f"disk:{store}"
+        serve = (command_path(), "serve", "--origin", origin, "--store", url)
         command = (*under, *serve, *listen, *arguments)
         process = self.start(*command, environment=environment, name="hotstart-serve")
-        proxy = Proxy(process, port, unix, store, command, environment or {})
+        proxy = Proxy(process, port, unix, Path(store), command, environment or {})
         self._wait_until_ready(proxy)
         return proxy
 
