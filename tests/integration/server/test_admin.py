@@ -107,7 +107,7 @@ def test_tokens(processes: Processes, published: Published, store: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("", "it holds no token"), ("ok\nnot a token\n", "line 2 is no token")]
+    ("text", "reason"), [("", "it holds no token"), ("ok\nnot a token\n", "line 2 has more than a token")]
 )
 def test_a_token_file_that_cannot_be_used(
     processes: Processes, published: Published, store: Path, text: str, reason: str
