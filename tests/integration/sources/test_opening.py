@@ -301,8 +301,8 @@ def test_lists_and_descriptions_come_from_the_proxy(proxy: ScriptedServer, gone:
         b'"cached":{"7":{"model.safetensors":5}},'
         b'"versions":[{"version":"7","published_at":"2026-01-02T03:04:05.678Z"}]}'
     )
-    answers = {"/v1/models?detail=stores": b'{"models":["org/bert"]}', "/v1/models/org/bert": model}
-    proxy.answer = lambda request: Answer(200, {}, answers[request.target])
+    answers = {"/v1/models": b'{"models":["org/bert"]}', "/v1/models/org/bert": model}
+    proxy.answer = lambda request: Answer(200, {}, answers[request.target.partition("?")[0]])
     environment = Environment.from_environ({"HOTSTART_PROXY": proxy.url, "HOTSTART_TOKEN": "t0ken"})
     assert list_models(environment).models == ("org/bert",)
     description = describe_model(environment, "org/bert")
