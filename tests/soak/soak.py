@@ -1,7 +1,7 @@
 """Everything at once for a while: python -m tests.soak.soak [--seconds 600] [--seed 1] (make soak).
 
-Readers load through four proxies (two with one disk between them, one on Redis alone, one chained to
-another) while versions are published, aliases move, and proxies, workers, Redis and S3 are killed, stopped
+Readers load through four proxies (two with one disk between them and Redis behind it, one on Redis alone, one
+chained to another) while versions are published, aliases move, and proxies, workers, Redis and S3 are killed, stopped
 and emptied, blobs deleted and damaged. At the end no wrong byte has been given back, the stores hold what
 their names say within their budgets, and all gauges of what is held are back to zero. Figures are printed as
 JSON; the exit status is 1 if anything of that does not hold.
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,9 +33,11 @@ MODELS = ("soak/alpha", "soak/beta", "soak/gamma")
 # What must be zero once nobody asks for anything.
 GAUGES = (
     "hotstart_fills_in_progress",
+    "hotstart_open_answers",
     "hotstart_fill_slots_held",
     "hotstart_fill_slots_waiting",
-    "hotstart_open_bodies",
+    "hotstart_passes",
+    "hotstart_passes_waiting",
     "hotstart_reserved_bytes",
 )
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -213,8 +215,8 @@ def held_gauges(world: World) -> dict[str, float]:
         held: dict[str, float] = {}
         for member in world.members:
             samples = member.metrics()
-            if not samples:
-                held[f"{member.name}: no answer"] = 1
+            plain = {name.partition("{")[0] for name in samples}
+            held |= {f"{member.name}: no {gauge}": 1 for gauge in GAUGES if gauge not in plain}
             for name, value in samples.items():
                 if name.partition("{")[0] in GAUGES and value:
                     held[f"{member.name}: {name}"] = value
@@ -287,7 +289,7 @@ def run(seconds: float, seed: int, root: Path) -> int:
 
 def _totals(member: Member) -> dict[str, float]:
     wanted = ("corruptions", "healed", "evictions", "fills_total", "origin_bytes", "retries", "refetched")
-    totals: Counter[str] = Counter()
+    totals: defaultdict[str, float] = defaultdict(float)
     for name, value in member.metrics().items():
         plain = name.partition("{")[0]
         if any(word in plain for word in wanted):

@@ -93,8 +93,8 @@ class World:
         redis = ("--store", self.valkey.url, "--budget", str(REDIS_BUDGET_BYTES))
         origin = ("--origin", self.origin)
         node = self._root / "node"
-        self._add("workers", node, *origin, *self._disk(node), "--workers", "2")
-        self._add("neighbour", node, *origin, *self._disk(node))
+        self._add("workers", node, *origin, *self._disk(node), *redis, "--workers", "2")
+        self._add("neighbour", node, *origin, *self._disk(node), *redis)
         self._add("redis", None, *origin, *redis)
         chained = self._root / "chained"
         self._add("chained", chained, "--origin", self.members[0].url, *self._disk(chained))
