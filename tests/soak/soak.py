@@ -1,10 +1,10 @@
 """Everything at once for a while: python -m tests.soak.soak [--seconds 600] [--seed 1] (make soak).
 
 Readers load through four proxies (two with one disk between them and Redis behind it, one on Redis alone, one
-chained to another) while versions are published, aliases move, and proxies, workers, Redis and S3 are killed, stopped
-and emptied, blobs deleted and damaged. At the end no wrong byte has been given back, the stores hold what
-their names say within their budgets, and all gauges of what is held are back to zero. Figures are printed as
-JSON; the exit status is 1 if anything of that does not hold.
+chained to another) while versions are published, aliases move, and proxies, workers, Redis and S3 are killed,
+stopped and emptied, blobs deleted and damaged. At the end no wrong byte has been given back, the stores hold
+what their names say within their budgets, and all gauges of what is held are back to zero. Figures are
+printed as JSON; the exit status is 1 if anything of that does not hold.
 """
 
 from __future__ import annotations
