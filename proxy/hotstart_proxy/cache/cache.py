@@ -25,9 +25,10 @@ from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginPaused
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import Blob, Store, StoreError, Usage, Vanished
+from hotstart_proxy.telemetry.load import Load
 
 from . import documents
-from .answers import Body, CacheState, Load, NotFound, NotKept, Redirect, Resolved
+from .answers import Body, CacheState, NotFound, NotKept, Redirect, Resolved
 from .bodies import FillBody, HitBody, Onward, PassedBody, Tally
 from .condition import Condition
 from .fills import Fill

@@ -26,8 +26,9 @@ from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginUnreachable
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import FileSlice, Store, StoreError
+from hotstart_proxy.telemetry.load import Load
 
-from .answers import Body, CacheClosed, CacheState, Load, NotFound, Resolved
+from .answers import Body, CacheClosed, CacheState, NotFound, Resolved
 from .cache import Cache
 from .settings import CacheSettings
 from .verification import Verification

@@ -21,8 +21,9 @@ from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import OriginError, OriginUnreachable
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
+from hotstart_proxy.telemetry.load import Load
 
-from .answers import CacheClosed, Load
+from .answers import CacheClosed
 from .slots import Slots
 
 __all__ = ["PassThrough"]

@@ -13,8 +13,9 @@ from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import NoSpaceNow, PartialBlob, Store
+from hotstart_proxy.telemetry.load import Load
 
-from .answers import CacheClosed, Load
+from .answers import CacheClosed
 from .fills import Fill, FillReader, FillTools
 from .flights import Flights
 from .slots import Slots

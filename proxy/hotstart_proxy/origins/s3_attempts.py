@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from hotstart_proxy.core.retries import Retries, RetryPolicy
+from hotstart_proxy.core.retries import RetryPolicy
 
 from .base import OriginError, OriginUnreachable
+from .patience import Patience
 from .s3_credentials import Credentials, Keys
 from .s3_errors import ClockSkewed, CredentialsRefused, NoBucket, retry_reason
 
@@ -36,29 +34,14 @@ class S3Line:
     skew: ClockSkewed | None = None
 
 
-class Attempts:
+class Attempts(Patience):
     """One request, which is sent again as long as that may help and is worth waiting for."""
 
     def __init__(self, line: S3Line, policy: RetryPolicy) -> None:
+        super().__init__(policy)
         self.line = line
-        self._retries = Retries(policy, random.random)
         self._keys: Keys = None
         self._reloaded = False
-
-    @asynccontextmanager
-    async def waiting(self, longest_seconds: float) -> AsyncIterator[None]:
-        """Bound what is done inside by a time, and by the patience that is left; count it as waited.
-
-        Raises:
-            TimeoutError: it took longer.
-        """
-        now = asyncio.get_running_loop().time
-        began = now()
-        try:
-            async with asyncio.timeout(min(longest_seconds, self._retries.patience_seconds)):
-                yield
-        finally:
-            self._retries.waited(now() - began)
 
     async def sign(self) -> None:
         """Note which keys the next request is signed with (errors as ``Credentials``, and TimeoutError)."""
@@ -68,10 +51,6 @@ class Attempts:
     def answered(self) -> None:
         """Note that the origin took a request."""
         self.line.skew = None
-
-    def received(self, count: int) -> None:
-        """Note bytes that arrived."""
-        self._retries.waited(0, count)
 
     async def recover(self, error: OriginError) -> None:
         """Do what may let the next attempt succeed: pause, or reload the credentials, once.
@@ -88,9 +67,5 @@ class Attempts:
                 return
         if not isinstance(error, OriginUnreachable) or isinstance(error, NoBucket):
             raise error
-        pause = self._retries.pause_after_failure(error.retry_after_seconds)
-        if pause is None:
-            raise error
+        await self.pause(error)
         self.line.retried(retry_reason(error))
-        self._retries.waited(pause)
-        await asyncio.sleep(pause)

@@ -27,7 +27,7 @@ from .base import OriginError, OriginUnreachable
 from .models import ModelOrigin, VersionBlob
 from .token_file import TokenFile
 from .upstream_answers import Problem, is_absent, read_problem, refusal, translated
-from .upstream_line import Attempts, UpstreamLine
+from .upstream_line import STALL_SECONDS, Attempts, UpstreamLine
 from .upstream_reading import UpstreamReader, byte_headers
 
 __all__ = ["UpstreamOrigin"]
@@ -248,7 +248,7 @@ class UpstreamOrigin(ModelOrigin):
         headers: Mapping[str, str],
     ) -> _Document | None:
         with translated(self.url, doing):
-            async with attempts.waiting():
+            async with attempts.waiting(STALL_SECONDS):
                 answer = await stack.enter_async_context(self._line.request("GET", target, headers, doing))
                 problem = None if answer.ok else await read_problem(answer)
             if answer.status == HTTPStatus.NOT_MODIFIED and "If-None-Match" in headers:
@@ -263,7 +263,7 @@ class UpstreamOrigin(ModelOrigin):
                 raise OriginError(self.url, doing, reason)
             data = bytearray()
             while len(data) < size:
-                async with attempts.waiting():
+                async with attempts.waiting(STALL_SECONDS):
                     part = await answer.content.readany()
                 if not part:
                     raise OriginUnreachable(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -12,9 +10,9 @@ from yarl import URL
 
 from hotstart._version import __version__
 from hotstart_proxy.core.hops import REQUEST_HOPS
-from hotstart_proxy.core.retries import Retries, RetryPolicy
 
 from .base import OriginError, OriginUnreachable
+from .patience import Patience
 from .token_file import TokenFile
 from .upstream_answers import UpstreamFailed, translated
 
@@ -93,30 +91,8 @@ class UpstreamLine:
                 yield answer
 
 
-class Attempts:
+class Attempts(Patience):
     """One question, which is asked again as long as that may help and is worth waiting for."""
-
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._retries = Retries(policy, random.random)
-
-    @asynccontextmanager
-    async def waiting(self, longest_seconds: float = STALL_SECONDS) -> AsyncIterator[None]:
-        """Bound what is done inside by a time, and by the patience that is left; count it as waited.
-
-        Raises:
-            TimeoutError: it took longer.
-        """
-        now = asyncio.get_running_loop().time
-        began = now()
-        try:
-            async with asyncio.timeout(min(longest_seconds, self._retries.patience_seconds)):
-                yield
-        finally:
-            self._retries.waited(now() - began)
-
-    def received(self, count: int) -> None:
-        """Note bytes that arrived."""
-        self._retries.waited(0, count)
 
     async def recover(self, error: OriginError) -> None:
         """Pause before the next attempt.
@@ -128,8 +104,4 @@ class Attempts:
             raise error
         if isinstance(error, UpstreamFailed) and error.relayed:
             raise error
-        pause = self._retries.pause_after_failure(error.retry_after_seconds)
-        if pause is None:
-            raise error
-        self._retries.waited(pause)
-        await asyncio.sleep(pause)
+        await self.pause(error)

@@ -96,7 +96,7 @@ class UpstreamReader:
         left = ByteRange(self._position, self._wanted.stop)
         headers = {**self._headers, "Range": left.header()}
         with translated(self._line.origin, self._doing):
-            async with self._attempts.waiting():
+            async with self._attempts.waiting(STALL_SECONDS):
                 answer = await self._stack.enter_async_context(
                     self._line.request("GET", self._target, headers, self._doing)
                 )
@@ -126,7 +126,7 @@ class UpstreamReader:
     async def _read(self) -> bytes:
         assert self._answer is not None
         with translated(self._line.origin, self._doing):
-            async with self._attempts.waiting():
+            async with self._attempts.waiting(STALL_SECONDS):
                 chunk = await self._answer.content.readany()
         if not chunk:
             raise OriginUnreachable(

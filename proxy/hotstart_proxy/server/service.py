@@ -13,10 +13,9 @@ from hotstart._version import __version__
 from hotstart_proxy.cache.answers import CacheState
 from hotstart_proxy.cache.arrivals import Arrivals
 from hotstart_proxy.cache.awaited import Awaited
-from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.core.hops import Hops
 from hotstart_proxy.telemetry.logs import log_event
-from hotstart_proxy.telemetry.metrics import LoadReading, Metrics, Reading, StoreReading
+from hotstart_proxy.telemetry.metrics import Metrics, Reading, StoreReading
 
 from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
@@ -128,7 +127,7 @@ class Service:
             )
         )
         metrics.watch_stores(lambda: self._reading(levels, awaited.state()))
-        metrics.watch_load(lambda: _load_reading(cache))
+        metrics.watch_load(cache.load)
         options = NativeOptions(
             tokens is not None, settings.alias_ttl, settings.presign_expiry, settings.batch_requests
         )
@@ -227,19 +226,6 @@ class Service:
                     connection.cut()
             await app.server.shutdown(timeout=1)
         await self._stack.aclose()
-
-
-def _load_reading(cache: Cache) -> LoadReading:
-    load = cache.load()
-    return LoadReading(
-        fills=load.fills,
-        open_answers=load.bodies,
-        slots_held=load.slots_held,
-        slots_waiting=load.slots_waiting,
-        passes=load.passes,
-        passes_waiting=load.passes_waiting,
-        reserved_bytes=load.reserved_bytes,
-    )
 
 
 def _store_reading(level: Level) -> StoreReading:

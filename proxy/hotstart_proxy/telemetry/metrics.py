@@ -20,12 +20,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from .gathering import Across, Family, Sample, Snapshot
+from .load import Load
 
 __all__ = [
     "METRICS",
     "METRICS_MEDIA_TYPE",
     "RULES",
-    "LoadReading",
     "MetricKind",
     "MetricSpec",
     "Metrics",
@@ -297,30 +297,17 @@ class _StoreCollector(Collector):
         yield from families
 
 
-@dataclass(frozen=True, slots=True)
-class LoadReading:
-    """What the caches have in hand at the moment of a scrape; all 0 when nobody asks for anything."""
-
-    fills: int
-    open_answers: int
-    slots_held: int
-    slots_waiting: int
-    passes: int
-    passes_waiting: int
-    reserved_bytes: int
-
-
 class _LoadCollector(Collector):
     """Reads what the caches have in hand when it is scraped."""
 
-    def __init__(self, read: Callable[[], LoadReading]) -> None:
+    def __init__(self, read: Callable[[], Load]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
         reading = self._read()
         for spec, value in (
             (FILLS_IN_PROGRESS, reading.fills),
-            (OPEN_ANSWERS, reading.open_answers),
+            (OPEN_ANSWERS, reading.bodies),
             (SLOTS_HELD, reading.slots_held),
             (SLOTS_WAITING, reading.slots_waiting),
             (PASSES, reading.passes),
@@ -444,7 +431,7 @@ class Metrics:
         """Ask read for the stores' figures at every scrape; call once."""
         self.registry.register(_StoreCollector(read))
 
-    def watch_load(self, read: Callable[[], LoadReading]) -> None:
+    def watch_load(self, read: Callable[[], Load]) -> None:
         """Ask read what the caches have in hand at every scrape; call once."""
         self.registry.register(_LoadCollector(read))
 

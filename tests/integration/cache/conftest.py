@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from hotstart.wire.adoption import Layout
-from hotstart_proxy.cache.answers import Load
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.observer import NullObserver
 from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.stores.base import Store
 from hotstart_proxy.stores.disk import DiskStore
+from hotstart_proxy.telemetry.load import Load
 from tests.integration.cache.fault_origin import FaultOrigin
 from tests.integration.cache.published_tree import PublishedTree
 

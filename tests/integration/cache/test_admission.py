@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from hotstart.wire.layout import file_key
 from hotstart.wire.ranges import ByteRange
-from hotstart_proxy.cache.answers import Load
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.telemetry.load import Load
 from tests.integration.cache.conftest import Bench
 from tests.integration.cache.published_tree import MODEL, some_bytes
 from tests.integration.cache.reading import eventually, read

@@ -13,13 +13,14 @@ import pytest
 from hotstart.wire.adoption import Layout
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange
-from hotstart_proxy.cache.answers import Body, BodySource, Load, NotFound, Redirect
+from hotstart_proxy.cache.answers import Body, BodySource, NotFound, Redirect
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.levels import LeveledCache
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.origins.base import OriginUnreachable
 from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.stores.disk import DiskStore
+from hotstart_proxy.telemetry.load import Load
 from tests.integration.cache.conftest import Bench, Events
 from tests.integration.cache.fault_origin import FaultOrigin
 from tests.integration.cache.published_tree import some_bytes

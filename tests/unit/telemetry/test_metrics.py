@@ -7,7 +7,8 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.telemetry.metrics import METRICS, LoadReading, Metrics, Reading, StoreReading
+from hotstart_proxy.telemetry.load import Load
+from hotstart_proxy.telemetry.metrics import METRICS, Metrics, Reading, StoreReading
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -22,7 +23,7 @@ def made() -> Metrics:
     metrics = Metrics("1.2.3")
     stores = (StoreReading("disk", 10, 100, 2, 3, True), StoreReading("redis", 9, 8, 7, 3, False))
     metrics.watch_stores(lambda: Reading(True, stores))
-    metrics.watch_load(lambda: LoadReading(0, 0, 0, 0, 0, 0, 0))
+    metrics.watch_load(lambda: Load())
     return metrics
 
 
@@ -149,7 +150,7 @@ def test_an_alias_that_moves_leaves_no_old_series() -> None:
 def test_what_is_in_hand_is_read_at_the_scrape() -> None:
     """The gauges of slots, answers and memory are as fresh as the scrape."""
     metrics = Metrics("1")
-    readings = [LoadReading(1, 2, 3, 4, 5, 6, 7), LoadReading(0, 0, 0, 0, 0, 0, 0)]
+    readings = [Load(2, 1, 3, 4, 5, 6, 7), Load()]
     metrics.watch_load(lambda: readings.pop(0))
     names = [
         *("fills_in_progress", "open_answers", "fill_slots_held", "fill_slots_waiting"),
