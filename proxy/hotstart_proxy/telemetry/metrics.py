@@ -149,7 +149,10 @@ CIRCUIT_OPEN = _gauge(
     across=Across.MAX,
 )
 REFETCHES = _counter("hotstart_refetched_pieces_total", "Pieces that came damaged and were fetched again.")
-HEALED = _counter("hotstart_corruptions_total", "Stored blobs that were found damaged and removed.")
+HEALED = _counter(
+    "hotstart_corruptions_total",
+    "Stored blobs found damaged, or in Redis lacking a chunk, and taken out of use.",
+)
 VERIFIED_BYTES = _counter(
     "hotstart_verified_bytes_total", "Bytes at rest that a scrub or a verification has read."
 )
@@ -159,7 +162,9 @@ DEGRADED = _gauge(
     "hotstart_degraded", "1 while something does not work that the proxy can do without.", across=Across.MAX
 )
 READY = _gauge(
-    "hotstart_ready", "1 while the proxy can serve or redirect and is not draining.", across=Across.MAX
+    "hotstart_ready",
+    "1 while the proxy can serve or redirect, has what --ready-when names, and is not draining.",
+    across=Across.MAX,
 )
 STORE_USED = _gauge(
     "hotstart_store_used_bytes", "Bytes in the store, running fills included.", "store", across=Across.MAX
