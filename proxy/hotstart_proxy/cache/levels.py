@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from hotstart.wire.catalog import KnownIndex
-from hotstart.wire.errors import FormatError
+from hotstart.wire.errors import FormatError, HotstartError
+from hotstart.wire.index import Index
 from hotstart.wire.manifest import Representation
 from hotstart.wire.opening import Fallback
 from hotstart.wire.ranges import ByteRange
@@ -57,6 +59,7 @@ class LevelOrigin(ModelOrigin):
         self._below = below
         # What was last resolved: a version that is unpublished while it is read is read to its end.
         self._resolved: dict[tuple[str, str], Resolved] = {}
+        self._asking: Counter[str] = Counter()
 
     async def __aenter__(self) -> LevelOrigin:
         return self
@@ -71,11 +74,18 @@ class LevelOrigin(ModelOrigin):
     async def index(self, model: str, now_ms: int, known: KnownIndex | None) -> KnownIndex | None:
         # However old the level above may let it grow, it is not older by this level's time to live as well.
         with self._translated(f"reading the index of {model}"):
+            self._asking[model] += 1
             try:
                 index = await self._below.index(model, 0.0)
             except NotFound:
                 return None
+            finally:
+                self._asking[model] -= 1
         return known if known is not None and known.index == index else KnownIndex(index, None, None)
+
+    def is_asking(self, model: str) -> bool:
+        """Tell whether a model's index is being asked for, so that what comes of it will be known above."""
+        return self._asking[model] > 0
 
     async def manifest(self, model: str, version: str, now_ms: int) -> bytes | None:
         with self._translated(f"reading the manifest of {model}@{version}"):
@@ -198,8 +208,30 @@ class LeveledCache(Cache):
             below_url: of its store.
             store: this level's.
         """
-        super().__init__(LevelOrigin(below, below_url), store, settings, observer, now)
+        self._way_down = LevelOrigin(below, below_url)
+        super().__init__(self._way_down, store, settings, observer, now)
         self._below = below
+        self._follows = False
+        below.watch_indexes(self._index_seen_below)
+
+    async def __aenter__(self) -> LeveledCache:
+        await super().__aenter__()
+        self._follows = True
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._follows = False
+        await super().__aexit__(*exc_info)
+
+    def _index_seen_below(self, before: Index | None, index: Index) -> None:
+        # The origin was slower than the level above would wait, or what is new came from somebody else.
+        if self._follows and not self._way_down.is_asking(index.model):
+            self._spawn(self._follow(index.model))
+
+    async def _follow(self, model: str) -> None:
+        with contextlib.suppress(HotstartError):
+            if await self.known_index(model) is not None:
+                await self.poll(model)
 
     def state(self) -> CacheState:
         """Return how the levels are together: one that can serve is enough."""

@@ -190,7 +190,7 @@ class RedisLink:
     async def _try(self, doing: str, work: Callable[[], Awaitable[T]]) -> T:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await work()
+                return await _cancellable(work())
         except _AWAY as error:
             reason = self._lost(_reason(error, self._timeout_seconds))
             raise StoreError(self.url, doing, reason) from error
@@ -234,6 +234,22 @@ class RedisLink:
         self._looking = None
         away = round(time.monotonic() - self._since, 1)
         log_event(_log, logging.INFO, "Redis is back", {"store": self.url, "seconds": away})
+
+
+async def _cancellable(work: Awaitable[T]) -> T:
+    """Wait for work, and end with a cancellation that redis-py has swallowed, as its cluster client may."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        answer = await work
+    except (RedisError, OSError):
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 def _reason(error: BaseException, timeout_seconds: float) -> str:

@@ -10,7 +10,7 @@ from hotstart.wire.digests import sha256_id
 from hotstart.wire.index import Index, IndexEntry
 from hotstart.wire.layout import file_key, index_key, manifest_key
 from hotstart.wire.manifest import File, Manifest, OriginObject
-from hotstart.wire.pieces import PieceHasher
+from hotstart.wire.pieces import PieceHasher, Pieces
 from hotstart_proxy.origins.directory import DirectoryOrigin
 
 __all__ = ["MODEL", "PublishedTree", "some_bytes"]
@@ -35,7 +35,7 @@ class PublishedTree:
     async def publish(
         self, version: str, files: Mapping[str, bytes], model: str = MODEL, *, wrong_sha256: bool = False
     ) -> Manifest:
-        """Publish a version; wrong_sha256 announces another sha256 than the bytes have."""
+        """Publish a version; wrong_sha256 announces another sha256 than the bytes have, none of pieces."""
         index = self.indexes.get(model, Index(model))
         published_at = index.next_published_at(_FIRST_PUBLISHED_AT + 60_000 * len(index.versions))
         entries = []
@@ -46,6 +46,8 @@ class PublishedTree:
             sha256, pieces = hasher.finish()
             if wrong_sha256:
                 sha256 = sha256_id(b"something else")
+                # A store that compares every piece by sha256 has no need to hash the whole.
+                pieces = Pieces(pieces.crc32, b"")
             item = OriginObject(file_key(model, version, path), info.etag)
             entries.append(
                 File(path, len(data), sha256, sha256, "application/octet-stream", item, pieces=pieces)
