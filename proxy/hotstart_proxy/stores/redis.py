@@ -116,6 +116,7 @@ class RedisStore(Store):
         # What this process changed itself since a look at Redis began that it may not undo.
         self._changed: set[str] = set()
         self._upkeep: asyncio.Task[None] | None = None
+        self._partials: set[RedisPartial] = set()
 
     async def __aenter__(self) -> RedisStore:
         await self._link.open()
@@ -126,6 +127,8 @@ class RedisStore(Store):
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.wait([self._upkeep])
+        # Whoever was cancelled while closing one has left it to itself, and it needs the connections.
+        await asyncio.gather(*(partial.close() for partial in self._partials))
         await self._chunks.close()
         await self._link.close()
 
@@ -271,9 +274,11 @@ class RedisStore(Store):
         self._changed.add(content_id)
         self._removed.pop(content_id, None)
         self._open[content_id] += 1
-        return RedisPartial(
+        partial = RedisPartial(
             self.url, self._records, self._chunks, name, record, pieces, self._fill_ended, self._fill_closed
         )
+        self._partials.add(partial)
+        return partial
 
     async def _reserve(self, doing: str, content_id: str, size: int) -> None:
         for fresh in (False, True):
@@ -297,6 +302,7 @@ class RedisStore(Store):
             self._removed[ended.id] = ended.size
 
     async def _fill_closed(self, closed: RedisPartial) -> None:
+        self._partials.discard(closed)
         await self.let_go(closed.id)
 
     async def drop_partials(self, idle_seconds: float) -> int:
