@@ -81,11 +81,13 @@ class LevelOrigin(ModelOrigin):
                 return None
             finally:
                 self._asking[model] -= 1
+                if not self._asking[model]:
+                    del self._asking[model]
         return known if known is not None and known.index == index else KnownIndex(index, None, None)
 
     def is_asking(self, model: str) -> bool:
         """Tell whether a model's index is being asked for, so that what comes of it will be known above."""
-        return self._asking[model] > 0
+        return model in self._asking
 
     async def manifest(self, model: str, version: str, now_ms: int) -> bytes | None:
         with self._translated(f"reading the manifest of {model}@{version}"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hotstart_proxy.cache.answers import Load
+from hotstart_proxy.telemetry.load import Load
 from tests.conformance.caches.bench import Backing, Bench
 from tests.conformance.caches.faults import FaultSuite
 from tests.conformance.caches.indexes import IndexSuite
