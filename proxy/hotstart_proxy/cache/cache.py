@@ -99,7 +99,8 @@ class Cache:
         )
         self._manifests = Manifests(origin, store, now, self._condition)
         self._now = now
-        self._holdings = Holdings(store, settings, observer, self._open_ids)
+        self._verifier = Verifier(store, observer, self._refill, self._restore)
+        self._holdings = Holdings(store, settings, observer, self._open_ids, self._verifier.give_way)
         self._fills = Fills(
             origin,
             store,
@@ -111,7 +112,6 @@ class Cache:
             self._fill_ended,
         )
         self._passthrough = PassThrough(origin, observer, self._origin_failed)
-        self._verifier = Verifier(store, observer, self._in_use, self._refill, self._restore)
         self._uses = Uses(time.monotonic)
         self._open: Counter[str] = Counter()
         self._bodies = Tally()
@@ -485,12 +485,6 @@ class Cache:
         self._observer.healed(model)
         await self._store.delete(representation.id)
         return None
-
-    def _in_use(self, content_id: str, is_open: bool) -> None:
-        if is_open:
-            self._open[content_id] += 1
-        else:
-            self._closed(content_id)
 
     async def quarantine(self, sought: VersionBlob) -> None:
         """Take a stored blob out of use that was found to be damaged; it is filled again when it is needed.

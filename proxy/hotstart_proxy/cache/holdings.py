@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Set
 from dataclasses import replace
 
 from hotstart.wire.digests import sha256_id
@@ -38,7 +38,12 @@ class Holdings:
     """
 
     def __init__(
-        self, store: Store, settings: CacheSettings, observer: Observer, in_use: Callable[[], Set[str]]
+        self,
+        store: Store,
+        settings: CacheSettings,
+        observer: Observer,
+        in_use: Callable[[], Set[str]],
+        give_way: Callable[[str], Awaitable[None]],
     ) -> None:
         """Begin with nothing known.
 
@@ -47,11 +52,13 @@ class Holdings:
             settings: which versions and kinds are kept.
             observer: told of evictions.
             in_use: gives the content ids that are open here; evicting them would free nothing yet.
+            give_way: closes a blob that is open here for nobody who asked, before it is evicted.
         """
         self._store = store
         self._settings = settings
         self._observer = observer
         self._in_use = in_use
+        self._give_way = give_way
         self._pins = Pins(store)
         self._indexes: dict[str, Index] = {}
         self._kept: dict[str, tuple[str, ...]] = {}
@@ -228,6 +235,7 @@ class Holdings:
 
     async def _remove(self, blob: str, reason: str) -> int:
         size = self._store.blobs().get(blob, 0)
+        await self._give_way(blob)
         if not await self._store.delete(blob):
             return 0
         self._observer.evicted(reason, size)

@@ -86,6 +86,31 @@ class _Unreadable(Exception):
     """A blob cannot be read to its end; never leaves this module."""
 
 
+class _GaveWay(Exception):
+    """The blob is wanted out of the store; never leaves this module."""
+
+
+class _Reading:
+    """One blob that is being read, until whoever evicts it is let through."""
+
+    def __init__(self, content_id: str) -> None:
+        self.id = content_id
+        self.unwanted = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def rest(self, seconds: float) -> None:
+        """Pause, unless the blob is wanted out.
+
+        Raises:
+            _GaveWay
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.unwanted.wait()
+        if self.unwanted.is_set():
+            raise _GaveWay
+
+
 class Verifier:
     """Verifies one store. One blob at a time, in a thread of its own, so that readers keep theirs."""
 
@@ -93,7 +118,6 @@ class Verifier:
         self,
         store: Store,
         observer: Observer,
-        in_use: Callable[[str, bool], None],
         refill: Callable[[str, str, str], bool],
         restore: Callable[[Place], Awaitable[bool]],
     ) -> None:
@@ -102,16 +126,21 @@ class Verifier:
         Args:
             store: what is looked at.
             observer: told what was read, and of damage.
-            in_use: told when a blob is opened (True) and closed, so that evicting it waits.
             refill: begins to fetch a representation (model, version, path) again; False if it will not.
             restore: writes a document again that was removed; False if it cannot.
         """
         self._store = store
         self._observer = observer
-        self._in_use = in_use
         self._refill = refill
         self._restore = restore
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hotstart-verification")
+        self._readings: set[_Reading] = set()
+
+    async def give_way(self, content_id: str) -> None:
+        """Read a blob no further that is about to be evicted, so that its space is free once it is."""
+        for reading in [reading for reading in self._readings if reading.id == content_id]:
+            reading.unwanted.set()
+            await reading.ended.wait()
 
     def close(self) -> None:
         """Let the thread end; call once, when nothing is verified any more."""
@@ -158,15 +187,19 @@ class Verifier:
             # It has gone since the list was made.
             return
         is_out_of_use = False
-        self._in_use(content_id, True)
+        reading = _Reading(content_id)
+        self._readings.add(reading)
         try:
-            fault = await self._blob_fault(blob, owner, pace, progress, result)
+            fault = await self._blob_fault(blob, reading, owner, pace, progress, result)
+        except _GaveWay:
+            return
         except Vanished as error:
             # The store has seen it by itself, and keeps what is sound of it.
             fault, is_out_of_use = error.reason, True
         finally:
             await blob.close()
-            self._in_use(content_id, False)
+            self._readings.discard(reading)
+            reading.ended.set()
         result.checked_blobs += 1
         if fault is None or not (is_out_of_use or await self._store.quarantine(content_id)):
             return
@@ -178,6 +211,7 @@ class Verifier:
     async def _blob_fault(
         self,
         blob: Blob,
+        reading: _Reading,
         owner: _Owner | None,
         pace: Pace,
         progress: Callable[[], Awaitable[None]],
@@ -186,7 +220,7 @@ class Verifier:
         if owner is not None and owner.size != blob.size:
             return f"{blob.size} bytes where the manifest says {owner.size}"
         try:
-            sha256, crc32 = await self._digests(blob, pace, progress, result)
+            sha256, crc32 = await self._digests(blob, reading, pace, progress, result)
         except _Unreadable as error:
             return str(error)
         except Vanished:
@@ -202,7 +236,12 @@ class Verifier:
         return fault_of(blob.id, sha256, crc32, learned, is_published=is_published)
 
     async def _digests(
-        self, blob: Blob, pace: Pace, progress: Callable[[], Awaitable[None]], result: Verification
+        self,
+        blob: Blob,
+        reading: _Reading,
+        pace: Pace,
+        progress: Callable[[], Awaitable[None]],
+        result: Verification,
     ) -> tuple[str, list[int]]:
         whole, crc32s = hashlib.sha256(), []
         loop = asyncio.get_running_loop()
@@ -214,8 +253,8 @@ class Verifier:
             crc32s.append(crc32)
             result.checked_bytes += len(wanted)
             self._observer.verified(len(wanted))
-            await asyncio.sleep(pace.pause_seconds(len(wanted), loop.time() - began))
             await progress()
+            await reading.rest(pace.pause_seconds(len(wanted), loop.time() - began))
         return whole.hexdigest(), crc32s
 
     async def _learned(self, owner: _Owner, blob: Blob) -> tuple[int, ...] | None:

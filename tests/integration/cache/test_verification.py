@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from hotstart_proxy.cache.answers import BodySource
 from hotstart_proxy.cache.cache import Cache
+from hotstart_proxy.cache.documents import Place
 from hotstart_proxy.cache.settings import CacheSettings
+from hotstart_proxy.cache.verification import Verifier
+from hotstart_proxy.core.scrub import Pace
+from hotstart_proxy.stores.disk import DiskStore
 from tests.integration.cache.conftest import Bench
 from tests.integration.cache.published_tree import MODEL, some_bytes
 from tests.integration.cache.reading import eventually, open_body, part_bytes, read, resolve
@@ -205,6 +210,28 @@ async def test_the_scrub_finds_it_after_a_start(published: Bench) -> None:
         await eventually(lambda: published.events.heals == 1)
         await eventually(lambda: blob.exists() and blob.stat().st_ino != damaged_inode)
         assert await read(cache, f"org/bert@1/{FILE}") == (DATA, BodySource.HIT)
+
+
+async def test_a_scrub_gives_way_to_an_eviction(published: Bench) -> None:
+    """A blob that is being verified, however slowly, is evicted all the same, and its space is free at once."""
+    async with published.cache() as cache:
+        blob = await warm_version(published, cache)
+
+    async def restored(place: Place) -> bool:
+        return False
+
+    async with DiskStore(published.store_root) as store:
+        verifier = Verifier(store, published.events, lambda model, version, path: False, restored)
+        # A piece every month: it stands in the middle of the blob.
+        verifying = asyncio.create_task(verifier.verify(Pace(1.0, 1.0)))
+        await eventually(lambda: published.events.verified_bytes > 1_000_000)
+        await verifier.give_way(blob.name)
+        before = store.usage().used_bytes
+        assert await store.delete(blob.name)
+        assert store.usage().used_bytes == before - len(DATA)
+        verifying.cancel()
+        await asyncio.wait([verifying])
+        verifier.close()
 
 
 async def test_one_of_several_scrubs(published: Bench) -> None:
