@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[*_DOING, *_DOING_ALL],
         help="warm: fetch a version now; pin, unpin: keep it whatever retention and the budget say, or no "
         "longer; evict: remove its copies; gc: remove what is not kept; verify: check the digests of all "
-        "that is held (exit status 1 if anything was damaged)",
+        "that is held (exit status 1 if anything was damaged or could not be read)",
     )
     parser.add_argument(
         "reference",
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"listener": str(found.endpoint), **answer.members}, indent=2))
     else:
         print(_TEXTS[action](answer, time.perf_counter() - started))
-    return _EXIT_DAMAGED if answer.members.get("damaged") else 0
+    return _EXIT_DAMAGED if answer.members.get("damaged") or answer.members.get("failed") else 0
 
 
 def _usage_fault(action: str, reference: str | None) -> str | None:
@@ -150,7 +150,10 @@ def _verify_text(answer: Document, seconds: float) -> str:
     if unknown:
         lines.append(f"{unknown} blobs belong to no version that is known here, and their digests are not")
     lines += [_damage_text(item) for item in damaged]
-    lines.append(f"{len(damaged)} damaged" if damaged else "all sound")
+    failed = answer.members_of("failed")
+    lines += [printable(f"not verified: {item.text('problem')}") for item in failed]
+    sound = "the rest is sound" if failed else "all sound"
+    lines.append(f"{len(damaged)} damaged" if damaged else sound)
     return "\n".join(lines)
 
 

@@ -68,7 +68,7 @@ class Arrivals:
     def __init__(
         self,
         cache: Cache,
-        store: Store,
+        stores: Sequence[Store],
         interval_seconds: float,
         observer: ArrivalObserver,
         *,
@@ -82,7 +82,7 @@ class Arrivals:
 
         Args:
             cache: whose models these are.
-            store: the cache's.
+            stores: the cache's, the one that readers read first; what is held in any of them is known.
             interval_seconds: between two polls of a model.
             observer: told of what arrives.
             polls: ask by itself; False to look at what is hinted at alone, where a neighbour asks.
@@ -92,7 +92,7 @@ class Arrivals:
             now: seconds since the epoch.
         """
         self._cache = cache
-        self._store = store
+        self._stores = tuple(stores)
         self._observer = observer
         self._named = frozenset(named)
         self._sources = sources
@@ -137,10 +137,11 @@ class Arrivals:
         return known
 
     async def _has_index(self, model: str) -> bool:
-        try:
-            return await self._store.read_document(documents.index_name(model)) is not None
-        except StoreError:
-            return False
+        for store in self._stores:
+            with contextlib.suppress(StoreError):
+                if await store.read_document(documents.index_name(model)) is not None:
+                    return True
+        return False
 
     # The one loop, which decides nothing
 
@@ -175,30 +176,32 @@ class Arrivals:
 
         Models that neighbours have come to know turn up in it: other workers of this proxy, other proxies.
         """
-        places = await self._places()
-        for place in places:
+        # Notes of fills are this level's own; a level below has left others.
+        for place in await self._places(self._stores[:1]):
             if place.kind == documents.Kind.ARRIVAL:
                 self._queue.add(await self._left(place.model, place.name), self._clock())
         while True:
-            for place in places:
+            for place in await self._places(self._stores):
                 if place.kind == documents.Kind.INDEX:
                     self._schedule.add(place.model, self._clock())
             self._wake.set()
             if not self._asks:
                 return
             await asyncio.sleep(_POLLS_A_LISTING * self._interval_seconds)
-            places = await self._places()
 
-    async def _places(self) -> list[documents.Place]:
-        try:
-            names = await self._store.documents()
-        except StoreError as error:
-            log_event(_log, logging.WARNING, "cannot list the models to poll", {"reason": error})
-            return []
+    async def _places(self, stores: Sequence[Store]) -> list[documents.Place]:
+        names: list[str] = []
+        for store in stores:
+            try:
+                names += await store.documents()
+            except StoreError as error:
+                log_event(_log, logging.WARNING, "cannot list the models to poll", {"reason": error})
         return [place for name in names if (place := documents.place_of(name)) is not None]
 
     async def _left(self, model: str, version: str) -> Arrival:
-        index = await self._cache.known_index(model)
+        index = None
+        with contextlib.suppress(StoreError):
+            index = await self._cache.known_index(model)
         entry = None if index is None else index.entry(version)
         if index is None or entry is None:
             return Arrival(model, version, 0)
@@ -216,7 +219,7 @@ class Arrivals:
         self._learning[poll.model] = poll.learned
         try:
             index = await self._cache.poll(poll.model)
-        except (OriginError, FormatError) as error:
+        except (OriginError, FormatError, StoreError) as error:
             log_event(_log, logging.DEBUG, "a poll failed", {"model": poll.model, "reason": error})
             away = isinstance(error, OriginUnreachable)
             self._schedule.failed(poll.model, self._clock(), origin_away=away)
@@ -295,14 +298,14 @@ class Arrivals:
         reference = Reference(arrival.model, arrival.version)
         resolved = await self._cache.resolve(reference, for_reader=False)
         # A neighbour on the same store may have been first.
-        await self._store.refresh()
+        await self._stores[0].refresh()
         needed, lacking = self._cache.warm_bytes(resolved)
         if not lacking:
             return False
         budget = self._cache.usage().budget_bytes
         if needed > budget:
             reason = f"it has {needed} bytes, and the budget is {budget}"
-            raise NeverFits(self._store.url, f"warming {reference}", reason)
+            raise NeverFits(self._stores[0].url, f"warming {reference}", reason)
         await self._cache.warm(resolved)
         return True
 

@@ -36,6 +36,7 @@ class Awaited:
         within_seconds: float,
         retry_seconds: float,
         observer: ArrivalObserver,
+        waited_seconds: float = 0.0,
     ) -> None:
         """Begin with all references missing.
 
@@ -45,9 +46,11 @@ class Awaited:
             within_seconds: how long readiness waits for them.
             retry_seconds: most time between two tries of one, unless its model's index changes before.
             observer: told how many are missing.
+            waited_seconds: how long it has waited already, in a worker that was replaced.
         """
         self._cache = cache
         self._within_seconds = within_seconds
+        self._waited_seconds = waited_seconds
         self._retry_seconds = retry_seconds
         self._observer = observer
         self._missing: dict[Reference, str] = dict.fromkeys(references, "it is being looked for")
@@ -132,7 +135,7 @@ class Awaited:
             self._tell()
 
     async def _watch_deadline(self) -> None:
-        await asyncio.sleep(self._within_seconds)
+        await asyncio.sleep(max(0.0, self._within_seconds - self._waited_seconds))
         if self._missing:
             self._late = True
             for text in self._reasons(self._after()):

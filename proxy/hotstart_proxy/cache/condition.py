@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hotstart_proxy.core.observer import Observer
-from hotstart_proxy.origins.base import OriginError
+from hotstart_proxy.origins.base import OriginBusy, OriginError
 from hotstart_proxy.stores.base import BlobBusy, NeverFits, NoSpaceNow, StoreError, Vanished
 
 __all__ = ["Condition"]
@@ -35,11 +35,6 @@ class Condition:
         return self._origin is not None
 
     @property
-    def store_failing(self) -> bool:
-        """Tell whether the last try of the store failed, or it says so itself."""
-        return self._store is not None or self._trouble() is not None
-
-    @property
     def degraded(self) -> tuple[str, ...]:
         """Return what does not work, in words."""
         trouble = self._trouble()
@@ -48,7 +43,9 @@ class Condition:
         return (*own, *(reason for reasons in self._notes.values() for reason in reasons))
 
     def origin_failed(self, error: OriginError) -> None:
-        """Note that the origin did not answer."""
+        """Note that the origin did not answer; one that is only busy did."""
+        if isinstance(error, OriginBusy):
+            return
         self._origin = f"the origin is away: {error}"
         self._tell()
 

@@ -30,9 +30,10 @@ from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
 from hotstart_proxy.stores.base import FileSlice, Store, StoreError
 from hotstart_proxy.telemetry.load import Load
 
-from .answers import Body, CacheClosed, CacheState, NotFound, Resolved
+from .answers import Body, CacheClosed, CacheState, NotFound, PinRefused, Resolved
 from .cache import Cache
 from .settings import CacheSettings
+from .uses import StoreView
 from .verification import Verification
 
 __all__ = ["LevelOrigin", "LeveledCache"]
@@ -258,10 +259,11 @@ class LeveledCache(Cache):
     async def warm(self, resolved: Resolved) -> None:
         """Fill a version at all levels; a lower one is filled on the way, or from the origin.
 
-        Raises: as ``Cache.warm``. A store below that fails is passed by.
+        Raises: as ``Cache.warm``, of this level. One below that fails is passed by.
         """
         await super().warm(resolved)
-        with contextlib.suppress(StoreError):
+        # What readers read is here; the level below may lack it, and be unable to get it.
+        with contextlib.suppress(StoreError, OriginError):
             await self._below.warm(resolved)
 
     async def evict(self, resolved: Resolved) -> int:
@@ -270,8 +272,31 @@ class LeveledCache(Cache):
 
     async def pin(self, resolved: Resolved) -> Resolved:
         """Pin a version at all levels, the lowest first: what does not fit there is kept nowhere."""
+        model, version = resolved.manifest.model, resolved.manifest.version
+        was_pinned = version in self._below.pinned_versions(model)
         await self._below.pin(resolved)
-        return await super().pin(resolved)
+        try:
+            return await super().pin(resolved)
+        except (PinRefused, StoreError):
+            if not was_pinned:
+                await self._below.unpin(model, version)
+            raise
+
+    def pinned_versions(self, model: str) -> frozenset[str]:
+        """Return the versions of a model that are pinned at any level, as last read."""
+        return super().pinned_versions(model) | self._below.pinned_versions(model)
+
+    def stores(self) -> tuple[StoreView, ...]:
+        """Return what the stores of all levels hold, from this one down."""
+        return (*super().stores(), *self._below.stores())
+
+    async def in_use(self, model: str) -> bool:
+        """Tell whether something of a model is held at any level, or a reader has asked for it of late."""
+        if await super().in_use(model):
+            return True
+        with contextlib.suppress(StoreError):
+            return await self._below.in_use(model)
+        return False
 
     async def unpin(self, model: str, version: str) -> bool:
         """Unpin a version at all levels; tell whether it was pinned at any."""
@@ -279,15 +304,25 @@ class LeveledCache(Cache):
         return await self._below.unpin(model, version) or here
 
     async def verify(self) -> Verification:
-        """Compare all that is held with its digests, below first, since that is refilled from."""
-        below = await self._below.verify()
-        own = await super().verify()
+        """Compare all that is held with its digests, below first, since that is refilled from.
+
+        A level that cannot be read keeps no other from being verified, and is named.
+        """
+        try:
+            below = await self._below.verify()
+        except StoreError as error:
+            below = Verification(failed=[str(error)])
+        try:
+            own = await super().verify()
+        except StoreError as error:
+            own = Verification(failed=[str(error)])
         return Verification(
             checked_blobs=own.checked_blobs + below.checked_blobs,
             checked_bytes=own.checked_bytes + below.checked_bytes,
             checked_documents=own.checked_documents + below.checked_documents,
             unknown_blobs=own.unknown_blobs + below.unknown_blobs,
             damaged=[*own.damaged, *below.damaged],
+            failed=[*own.failed, *below.failed],
         )
 
     async def gc(self) -> int:

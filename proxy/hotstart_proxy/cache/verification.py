@@ -62,6 +62,7 @@ class Verification:
 
     Attributes:
         unknown_blobs: blobs that nothing says the digests of: no version that is known here has them.
+        failed: stores that could not be read to the end, each with the reason; only of several.
     """
 
     checked_blobs: int = 0
@@ -69,6 +70,7 @@ class Verification:
     checked_documents: int = 0
     unknown_blobs: int = 0
     damaged: list[Damage] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

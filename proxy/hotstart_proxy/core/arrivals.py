@@ -10,7 +10,7 @@ from hotstart.wire.index import Index, IndexEntry
 
 from .polling import Learned
 
-__all__ = ["Arrival", "ArrivalObserver", "NullArrivalObserver", "WarmQueue", "arrivals"]
+__all__ = ["Arrival", "ArrivalObserver", "WarmQueue", "arrivals"]
 
 MOST_BACKOFF_SECONDS = 600.0
 # A version that fits the budget, but not beside what is pinned or in use, may fit later; not for ever.
@@ -159,19 +159,3 @@ class ArrivalObserver(Protocol):
 
     def awaited(self, missing: int, *, late: bool) -> None:
         """So many of the references that readiness waits for are not here; late: it waits no longer."""
-
-
-class NullArrivalObserver:
-    """An observer that counts nothing."""
-
-    def version_arrived(self, model: str, learned: Learned) -> None:
-        """Ignore it."""
-
-    def version_warmed(self, model: str, seconds: float) -> None:
-        """Ignore it."""
-
-    def warm_failed(self, model: str) -> None:
-        """Ignore it."""
-
-    def awaited(self, missing: int, *, late: bool) -> None:
-        """Ignore it."""

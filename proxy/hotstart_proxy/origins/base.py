@@ -21,6 +21,7 @@ __all__ = [
     "ObjectChanged",
     "ObjectInfo",
     "Origin",
+    "OriginBusy",
     "OriginDenied",
     "OriginError",
     "OriginIdentity",
@@ -76,6 +77,10 @@ class OriginPaused(OriginUnreachable):
         # No seconds in the words: they go where errors are compared and counted.
         reason = f"not asked, for it failed {failures} times in a row and is left alone for a while"
         super().__init__(origin, doing, reason, retry_after_seconds=pause_seconds)
+
+
+class OriginBusy(OriginUnreachable):
+    """The origin works, but takes no more of this kind of request now: not a failure of it."""
 
 
 class OriginDenied(OriginError):

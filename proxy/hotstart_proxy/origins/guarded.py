@@ -25,7 +25,7 @@ from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.telemetry.logs import log_event
 
-from .base import ObjectChanged, OriginDenied, OriginError, OriginPaused, OriginUnreachable
+from .base import ObjectChanged, OriginBusy, OriginDenied, OriginError, OriginPaused, OriginUnreachable
 from .models import ModelOrigin, VersionBlob
 
 __all__ = ["GuardedOrigin"]
@@ -153,7 +153,9 @@ class GuardedOrigin(ModelOrigin):
         """Take in an error; only an origin that did not answer is at fault for it."""
         self._observer.origin_failed(_kind(error))
         for breaker, ticket in tickets:
-            if isinstance(error, OriginUnreachable):
+            if isinstance(error, OriginBusy):
+                breaker.abandoned(ticket)
+            elif isinstance(error, OriginUnreachable):
                 breaker.failed(ticket, self._now(), error.retry_after_seconds)
             else:
                 breaker.succeeded(ticket)

@@ -28,17 +28,18 @@ class TokenFile:
         """Return the value of ``Authorization``.
 
         Raises:
-            OriginDenied: the file cannot be read and never could, or its first line is no token.
+            OriginDenied: the file cannot be read, or its first line is no token, and never was one.
         """
         try:
             found = self._path.stat()
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
             if stamp != self._stamp:
                 first, *_ = self._path.read_text(encoding="utf-8").splitlines() or [""]
-                if not _TOKEN.fullmatch(first.strip()):
+                if _TOKEN.fullmatch(first.strip()):
+                    self._token, self._stamp = first.strip(), stamp
+                elif not self._token:
                     reason = f"the first line of {self._path} is no token: expected A-Z a-z 0-9 . _ ~ + / -"
                     raise OriginDenied(origin, doing, reason)
-                self._token, self._stamp = first.strip(), stamp
         except (OSError, UnicodeDecodeError) as error:
             # While a secret is being replaced, the last one stays in use.
             if not self._token:

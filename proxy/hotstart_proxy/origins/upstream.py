@@ -209,7 +209,7 @@ class UpstreamOrigin(ModelOrigin):
         target = f"/v1/open/{reference.url_path()}?expires_in={expires_in_seconds}"
         try:
             document = await self._ask(target, doing, policy=_OPENING_POLICY)
-        except OriginError as error:
+        except OriginUnreachable as error:
             self._failed = (error.reason, self._clock())
             raise
         if document is None or document.data is None:

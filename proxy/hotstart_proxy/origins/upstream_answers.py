@@ -11,7 +11,7 @@ import aiohttp
 from hotstart.wire import documents
 from hotstart.wire.errors import FormatError
 
-from .base import ObjectChanged, OriginDenied, OriginError, OriginLoop, OriginUnreachable
+from .base import ObjectChanged, OriginBusy, OriginDenied, OriginError, OriginLoop, OriginUnreachable
 
 __all__ = ["Problem", "UpstreamFailed", "is_absent", "read_problem", "refusal", "translated"]
 
@@ -87,7 +87,10 @@ def refusal(origin: str, doing: str, answer: aiohttp.ClientResponse, problem: Pr
     if 300 <= status < 400:
         # Its Location may be a signature; it is not looked at.
         return OriginError(origin, doing, f"{reason}: it redirects, which was not asked for")
-    if status == 429 or (status >= 500 and problem.code not in ("origin-malformed", "origin-damaged")):
+    if status == 429:
+        after = _retry_after(answer.headers.get("Retry-After"))
+        return OriginBusy(origin, doing, reason, retry_after_seconds=after)
+    if status >= 500 and problem.code not in ("origin-malformed", "origin-damaged"):
         return UpstreamFailed(
             origin,
             doing,

@@ -90,6 +90,7 @@ class AdminApi:
                 }
                 for damage in found.damaged
             ],
+            "failed": [{"problem": reason} for reason in found.failed],
         }
         return _respond_members(exchange, members)
 

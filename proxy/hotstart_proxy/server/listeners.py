@@ -38,11 +38,6 @@ class Listeners:
         """Where the data listeners are, with the ports that the kernel chose."""
         return [bound.address for bound in self.data]
 
-    @property
-    def admin_address(self) -> Address | None:
-        """Where the admin listener is."""
-        return None if self.admin is None else self.admin.address
-
     def lent(self) -> Listeners:
         """Return the same sockets for a process that is to leave the files alone."""
         data = [BoundSocket(bound.address, bound.socket) for bound in self.data]

@@ -10,13 +10,13 @@ from aiohttp import web
 
 from hotstart.wire import documents
 from hotstart.wire.digests import etag, sha256_id
+from hotstart.wire.errors import HotstartError
 from hotstart.wire.manifest import Representation
 from hotstart.wire.opening import Opening
 from hotstart.wire.references import Reference
-from hotstart_proxy.cache.answers import NotFound, Redirect, Resolved
+from hotstart_proxy.cache.answers import Redirect, Resolved
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.core.tiers import Tier
-from hotstart_proxy.origins.base import OriginError
 
 from .conditions import max_age
 from .exchanges import REDIRECT, Exchange
@@ -99,8 +99,8 @@ class NativeApi:
     async def _held(self, model: str, version: str) -> dict[str, int]:
         try:
             return self._cache.cached(await self._cache.resolve(Reference(model, version)))
-        except (OriginError, NotFound):
-            # Its manifest is not here and cannot be had now, so nothing of it is here that anyone could use.
+        except HotstartError:
+            # Its manifest is not to be had or understood now, so nobody could use what is here of it.
             return {}
 
     async def manifest(self, exchange: Exchange, match: Match) -> web.StreamResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -55,6 +56,7 @@ class Service:
         name: str | None = None,
         *,
         polls: bool = True,
+        began: float | None = None,
     ) -> None:
         """Put a proxy together; nothing is opened before it is entered.
 
@@ -65,11 +67,14 @@ class Service:
             name: by which chains of proxies tell this one from others, all its workers together; None to make
                 one up.
             polls: this process asks for new versions, and hears of them; one of several workers is enough.
+            began: when the proxy did, by ``time.monotonic``, from which readiness waits no longer than
+                ``ready_within``; None for now.
         """
         self._settings = settings
         self._scrape = scrape or self._scrape_own
         self._name = name or made_up_name()
         self._polls = polls
+        self._began = time.monotonic() if began is None else began
         self._stack = AsyncExitStack()
         self._listeners = listeners
         self._data_servers: list[asyncio.AbstractServer] = []
@@ -109,7 +114,14 @@ class Service:
         levels = await compose(self._stack, settings, self._name, metrics)
         cache = levels[0].cache
         awaited = await self._stack.enter_async_context(
-            Awaited(cache, settings.ready_when, settings.ready_within, settings.alias_ttl, metrics)
+            Awaited(
+                cache,
+                settings.ready_when,
+                settings.ready_within,
+                settings.alias_ttl,
+                metrics,
+                waited_seconds=time.monotonic() - self._began,
+            )
         )
         channel = announcements(settings)
         if channel is not None:
@@ -117,7 +129,7 @@ class Service:
         arrivals = await self._stack.enter_async_context(
             Arrivals(
                 cache,
-                levels[0].store,
+                [level.store for level in levels],
                 settings.alias_ttl,
                 metrics,
                 polls=self._polls,

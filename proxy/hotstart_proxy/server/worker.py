@@ -34,7 +34,12 @@ _END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_worker(
-    settings: Settings, name: str, number: int, listeners: Listeners, parent: socket.socket
+    settings: Settings,
+    name: str,
+    number: int,
+    listeners: Listeners,
+    parent: socket.socket,
+    began: float,
 ) -> int:
     """Serve until the parent says otherwise or is gone; return the exit status.
 
@@ -46,14 +51,20 @@ def run_worker(
         number: of the worker.
         listeners: lent by the parent.
         parent: this end of the socket pair, from now on ours.
+        began: when the proxy did, as ``Service`` takes it.
     """
     configure_logs(settings.log_format, settings.log_level, worker=number)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_work(settings, name, number, listeners, parent))
+        return runner.run(_work(settings, name, number, listeners, parent, began))
 
 
 async def _work(
-    settings: Settings, name: str, number: int, listeners: Listeners, parent: socket.socket
+    settings: Settings,
+    name: str,
+    number: int,
+    listeners: Listeners,
+    parent: socket.socket,
+    began: float,
 ) -> int:
     told = asyncio.Event()
     for end_signal in _END_SIGNALS:
@@ -62,7 +73,7 @@ async def _work(
     reader, writer = await asyncio.open_unix_connection(sock=parent, limit=_LONGEST_LINE_BYTES)
     link = _ParentLink(reader, writer)
     # The first is the one that is always there: it is started first, and again whenever it ends.
-    service = Service(settings, listeners, link.scrape, name, polls=number == 1)
+    service = Service(settings, listeners, link.scrape, name, polls=number == 1, began=began)
     listening = asyncio.create_task(link.listen(service.metrics.snapshot, told.set, service.close_admin))
     try:
         await serve_until(told, service, lambda: link.send(Message(Kind.SERVING)))

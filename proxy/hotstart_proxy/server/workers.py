@@ -82,6 +82,7 @@ class Workers:
             announce: called once, when all workers serve.
         """
         self._settings = settings
+        self._began = time.monotonic()
         self._announce = announce
         self._name = made_up_name()
         self._supervision = Supervision(settings.workers)
@@ -186,7 +187,9 @@ class Workers:
             for sock in (*not_ours, *(child.channel for child in self._children.values())):
                 sock.close()
             assert self._listeners is not None
-            status = run_worker(self._settings, self._name, number, self._listeners.lent(), parent)
+            status = run_worker(
+                self._settings, self._name, number, self._listeners.lent(), parent, self._began
+            )
         except BaseException:  # noqa: BLE001  the end of a process: nothing may get out into the parent's code
             _log.exception("a worker failed")
         finally:

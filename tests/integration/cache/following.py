@@ -115,7 +115,7 @@ async def followed(
             async with Awaited(cache, references, within_seconds, OFTEN_SECONDS, heard) as awaited:
                 arrivals = Arrivals(
                     cache,
-                    store,
+                    [store],
                     interval_seconds,
                     heard,
                     named=awaited.models,

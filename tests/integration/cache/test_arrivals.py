@@ -14,6 +14,7 @@ from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.cache.answers import BodySource
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.polling import Learned
+from hotstart_proxy.stores.base import StoreError
 from tests.integration.cache.conftest import Bench
 from tests.integration.cache.following import SELDOM_SECONDS, followed
 from tests.integration.cache.published_tree import some_bytes
@@ -62,6 +63,27 @@ async def test_a_new_version_is_filled_before_anyone_asks(
         assert (line["model"], line["version"]) == ("org/bert", "2")
         assert proxy.changed == ["org/bert"]
     assert proxy.heard.failures == 0
+
+
+async def test_a_poll_that_meets_a_failing_store_is_repeated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that fails under a poll ends neither that model's polls nor others'."""
+    await publish(bench, 1)
+    async with followed(bench) as proxy:
+        await read(proxy.cache, "org/bert@1/tokenizer.json")
+        poll, failed = proxy.cache.poll, list[str]()
+
+        async def failing_at_first(model: str) -> Index | None:
+            if len(failed) < 2:
+                failed.append(model)
+                raise StoreError("disk:/s", "removing index.json", "read-only file system")
+            return await poll(model)
+
+        monkeypatch.setattr(proxy.cache, "poll", failing_at_first)
+        await publish(bench, 2)
+        await eventually(lambda: proxy.heard.warmed)
+        assert failed == ["org/bert", "org/bert"]
 
 
 async def test_an_empty_store_polls_nothing(bench: Bench) -> None:

@@ -16,8 +16,10 @@ from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.core.breaker import BreakerSettings
 from hotstart_proxy.core.observer import NullObserver
-from hotstart_proxy.origins.base import OriginError, OriginPaused, OriginUnreachable
+from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.origins.base import OriginBusy, OriginError, OriginPaused, OriginUnreachable
 from hotstart_proxy.origins.guarded import GuardedOrigin
+from hotstart_proxy.origins.models import VersionBlob
 from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.stores.disk import DiskStore
 from tests.integration.cache.conftest import Bench
@@ -97,6 +99,27 @@ async def test_an_open_circuit_asks_nobody(guarded: Guarded) -> None:
         assert raised.value.retry_after_seconds is not None
         assert 5 <= raised.value.retry_after_seconds <= 10
         assert raised.value.failures == 3
+
+
+async def test_a_busy_origin_is_asked_again(guarded: Guarded) -> None:
+    """However often the origin says that it takes no more now, it is not taken for broken."""
+
+    class Busy(TreeOrigin):
+        @asynccontextmanager
+        async def get(
+            self, blob: VersionBlob, wanted: ByteRange, tier: Tier = Tier.STANDARD
+        ) -> AsyncIterator[AsyncIterator[bytes]]:
+            raise OriginBusy(self.url, "reading", "status 429 (batch-full)")
+            yield
+
+    origin = GuardedOrigin(Busy(guarded.bench.origin, Layout()), guarded.told, SETTINGS, lambda: 0.0)
+    async with DiskStore(guarded.bench.store_root, None) as store:
+        async with Cache(origin, store, CacheSettings(), guarded.bench.events, guarded.bench.clock) as cache:
+            for _ in range(2 * SETTINGS.failures):
+                with pytest.raises(OriginBusy):
+                    await read(cache, FILE)
+            assert cache.state().degraded == ()
+    assert guarded.told.circuit == []
 
 
 async def test_an_open_circuit_redirects(guarded: Guarded) -> None:

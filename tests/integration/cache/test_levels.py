@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +13,21 @@ import pytest
 from hotstart.wire.adoption import Layout
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange
-from hotstart_proxy.cache.answers import Body, BodySource, NotFound, Redirect
+from hotstart.wire.references import parse_reference
+from hotstart_proxy.cache.answers import Body, BodySource, NotFound, PinRefused, Redirect
+from hotstart_proxy.cache.arrivals import Arrivals
 from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.levels import LeveledCache
 from hotstart_proxy.cache.settings import CacheSettings
+from hotstart_proxy.core.polling import Learned
 from hotstart_proxy.origins.base import OriginUnreachable
 from hotstart_proxy.origins.tree import TreeOrigin
+from hotstart_proxy.stores.base import StoreError
 from hotstart_proxy.stores.disk import DiskStore
 from hotstart_proxy.telemetry.load import Load
 from tests.integration.cache.conftest import Bench, Events
 from tests.integration.cache.fault_origin import FaultOrigin
+from tests.integration.cache.following import SELDOM_SECONDS, Heard
 from tests.integration.cache.published_tree import some_bytes
 from tests.integration.cache.reading import eventually, open_body, part_bytes, read, resolve
 
@@ -357,3 +362,85 @@ async def test_three_levels(levels: Levels, tmp_path: Path) -> None:
             await cache.warm(resolved)
             assert await cache.evict(resolved) == 3 * len(MODEL_BYTES)
     assert levels.bench.origin.given[KEY] == len(MODEL_BYTES)
+
+
+async def test_warm_though_the_level_below_lost_it_and_the_origin_is_away(levels: Levels) -> None:
+    """What readers read first has everything: warming is done, whatever the level below lacks."""
+    await levels.bench.tree.publish("7", FILES)
+    async with levels.open() as cache:
+        resolved = await resolve(cache, "org/bert@7")
+        await cache.warm(resolved)
+        for blob in levels.blobs("below"):
+            blob.unlink()
+        levels.bench.origin.away = True
+        await cache.warm(resolved)
+        assert await read(cache, FILE) == (MODEL_BYTES, BodySource.HIT)
+
+
+async def test_a_pin_that_is_refused_is_kept_nowhere(levels: Levels) -> None:
+    """A version that does not fit the first store is not left pinned in the second; an older pin stays."""
+    await levels.bench.tree.publish("7", FILES)
+    async with levels.open(budgets=(PIECE_BYTES, None)) as cache:
+        resolved = await resolve(cache, "org/bert@7")
+        assert levels.below is not None
+        with pytest.raises(PinRefused):
+            await cache.pin(resolved)
+        assert levels.below.pinned_versions("org/bert") == frozenset()
+        await levels.below.pin(resolved)
+        with pytest.raises(PinRefused):
+            await cache.pin(resolved)
+        assert levels.below.pinned_versions("org/bert") == cache.pinned_versions("org/bert") == {"7"}
+
+
+async def test_what_all_levels_hold_is_told(levels: Levels) -> None:
+    """The stores are listed from the first down; what a store under a new disk holds counts as in use."""
+    await levels.bench.tree.publish("7", FILES)
+    async with levels.open() as cache:
+        await cache.warm(await resolve(cache, "org/bert@7"))
+    async with levels.open(top="new") as cache:
+        await cache.resolve(parse_reference("org/bert@7"), for_reader=False)
+        upper, lower = cache.stores()
+        assert "org/bert" not in upper.models
+        assert lower.models["org/bert"]["7"].bytes == len(MODEL_BYTES)
+        assert await cache.in_use("org/bert")
+
+
+async def test_news_of_what_a_lower_store_holds(levels: Levels) -> None:
+    """With a new, empty disk over a full store, a hint of news is followed: the model is known there."""
+    await levels.bench.tree.publish("7", FILES)
+    async with levels.open() as cache:
+        await cache.warm(await resolve(cache, "org/bert@7"))
+        await eventually(lambda: (levels.folder / "below/models/org/bert/index.json").exists())
+    async with (
+        levels.open(top="new") as cache,
+        DiskStore(levels.folder / "new") as upper,
+        DiskStore(levels.folder / "below") as lower,
+        Arrivals(cache, [upper, lower], SELDOM_SECONDS, Heard(), polls=False) as arrivals,
+    ):
+        assert await arrivals.hint("org/bert", Learned.NOTIFY)
+        assert not await arrivals.hint("org/unknown", Learned.NOTIFY)
+
+
+class UnreadableStore(DiskStore):
+    """A store that cannot be listed."""
+
+    async def documents(self) -> Sequence[str]:
+        raise StoreError(self.url, "listing documents", "input/output error")
+
+
+async def test_a_store_below_that_cannot_be_read(bench: Bench, tmp_path: Path) -> None:
+    """The other level is verified all the same, and the one that could not be is named."""
+    await bench.tree.publish("7", FILES)
+    settings = CacheSettings()
+    async with (
+        UnreadableStore(tmp_path / "below") as lower,
+        Cache(TreeOrigin(bench.origin, Layout()), lower, settings, Events(), bench.clock) as below,
+        DiskStore(tmp_path / "top") as upper,
+        LeveledCache(below, lower.url, upper, settings, Events(), bench.clock) as cache,
+    ):
+        assert await read(cache, FILE) == (MODEL_BYTES, BodySource.FILL)
+        await eventually(lambda: len(upper.blobs()) == 1)
+        found = await cache.verify()
+        assert found.checked_blobs == 1
+        assert len(found.failed) == 1
+        assert "input/output error" in found.failed[0]

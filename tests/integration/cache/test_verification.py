@@ -213,7 +213,7 @@ async def test_the_scrub_finds_it_after_a_start(published: Bench) -> None:
 
 
 async def test_a_scrub_gives_way_to_an_eviction(published: Bench) -> None:
-    """A blob that is being verified, however slowly, is evicted all the same, and its space is free at once."""
+    """A blob that is being verified, however slowly, is evicted all the same; its space is free at once."""
     async with published.cache() as cache:
         blob = await warm_version(published, cache)
 

@@ -285,10 +285,12 @@ async def test_a_token_is_sent_and_read_again(tmp_path: Path) -> None:
             await origin.models()
             path.write_text("rotated")
             await origin.models()
+            path.write_text("half a line that")
+            await origin.models()
             path.unlink()
             await origin.models()
         tokens = [asked.headers["authorization"] for asked in server.asked]
-    assert tokens == ["Bearer first", "Bearer rotated", "Bearer rotated"]
+    assert tokens == ["Bearer first", *["Bearer rotated"] * 3]
 
 
 async def test_a_token_file_that_cannot_be_used(tmp_path: Path) -> None:

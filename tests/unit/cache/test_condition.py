@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hotstart_proxy.cache.condition import Condition
 from hotstart_proxy.core.observer import NullObserver
-from hotstart_proxy.origins.base import OriginUnreachable
+from hotstart_proxy.origins.base import OriginBusy, OriginUnreachable
 from hotstart_proxy.stores.base import BlobBusy, NoSpaceNow, StoreError, Vanished
 
 AWAY = OriginUnreachable("s3://bucket/", "listing org/", "connection refused")
@@ -43,10 +43,16 @@ def test_origin_and_store_are_apart() -> None:
     condition.store_failed(NoSpaceNow("disk:/s", "reserving", "9 of 10 bytes are in use"))
     assert len(condition.degraded) == 3
     assert condition.origin_away
-    assert condition.store_failing
     condition.store_worked()
     assert len(condition.degraded) == 1
-    assert not condition.store_failing
+
+
+def test_a_busy_origin_is_not_away() -> None:
+    """An upstream that takes no more of one kind of request works."""
+    condition = Condition(NullObserver(), well)
+    condition.origin_failed(OriginBusy("http://node:8470", "reading weights", "status 429 (batch-full)"))
+    assert condition.degraded == ()
+    assert not condition.origin_away
 
 
 def test_a_busy_blob_is_no_failure() -> None:
@@ -70,8 +76,6 @@ def test_the_store_speaks_for_itself() -> None:
     condition.store_failed(StoreError("redis://h", "opening blob", words[-1]))
     reasons = ("the store does not work: Redis does not answer: connection refused",)
     assert condition.look() == condition.degraded == reasons
-    assert condition.store_failing
     words.clear()
     assert condition.look() == ()
-    assert not condition.store_failing
     assert told.changes == [reasons, ()]
