@@ -117,10 +117,11 @@ class Inventory:
         self.add_blob(content_id, space)
 
     def dropped(self, content_id: str, space: Space) -> None:
-        """Note that a partial blob has no name any more."""
+        """Note that a partial blob has no name any more, unless a look has found its file under another."""
         if self._partials.get(content_id) is space:
             del self._partials[content_id]
-        space.unname()
+        if all(spaces.get(content_id) is not space for spaces in (self._blobs, self._quarantined)):
+            space.unname()
 
     def remove_partial(self, content_id: str) -> int:
         """Note that a partial blob has been removed; return its size."""

@@ -306,8 +306,15 @@ class DiskPartial(PartialBlob):
             # Others go on with it, and have its lock still. Ours was lost with the question.
             self._system.lock(self._opened.part, shared=True)
             return
-        erase(self._system, self._place.folders, self.id, self._opened)
-        self.discarded = True
+        folders = self._place.folders
+        if not erase(self._system, folders, self.id, self._opened) and is_named(
+            self._opened.part, folders.blob(self.id)
+        ):
+            # Another process has committed it, whose blob stays; readers of that may lock it too.
+            self._system.lock(self._opened.part, shared=True)
+            self.committed = True
+        else:
+            self.discarded = True
 
     def _tell(self) -> None:
         if not self._told:

@@ -162,16 +162,20 @@ def drop_part(system: System, folders: Folders, content_id: str) -> bool:
         os.close(part)
 
 
-def erase(system: System, folders: Folders, content_id: str, opened: OpenPart) -> None:
+def erase(system: System, folders: Folders, content_id: str, opened: OpenPart) -> bool:
     """Remove a partial blob though others may fill it. Under the exclusion.
 
-    Its map is emptied, which tells them. Nothing happens if it has been committed, or dropped already.
+    Its map is emptied, which tells them.
+
+    Returns:
+        False where nothing was done, since it has been committed, or dropped already.
     """
     if not is_named(opened.part, folders.part(content_id)):
-        return
+        return False
     system.truncate(opened.map, 0)
     system.unlink(folders.map(content_id))
     system.unlink(folders.part(content_id))
+    return True
 
 
 def is_named(descriptor: int, path: Path) -> bool:

@@ -420,6 +420,27 @@ class SharingSuite:
             assert await read_all(second) == TWO_PIECES
             await second.close()
 
+    @pytest.mark.parametrize("seen", [True, False])
+    async def test_giving_up_what_another_has_committed(self, seen: bool) -> None:
+        """Discarding a fill whose blob another process has committed frees nothing: the blob is counted."""
+        async with self.two(5) as (one, other):
+            late = await begin(one, content(b"abc"), 3, None)
+            await fill(other, b"abc")
+            if seen:
+                await one.refresh()
+            await late.discard()
+            await late.close()
+            for store in (one, other):
+                await store.refresh()
+                assert dict(store.blobs()) == {content(b"abc"): 3}
+                assert store.usage().used_bytes == 3
+                with pytest.raises(NoSpaceNow):
+                    await begin(store, content(b"def"), 3, None)
+            assert await one.delete(content(b"abc"))
+            for store in (one, other):
+                await store.refresh()
+                assert store.usage().used_bytes == 0
+
     async def test_documents_are_shared(self) -> None:
         """A document that one process wrote another reads at once."""
         async with self.two() as (one, other):

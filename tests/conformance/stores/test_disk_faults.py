@@ -106,6 +106,46 @@ async def test_a_store_goes_on_after_a_fault(tmp_path: Path) -> None:
         assert step >= 20
 
 
+async def test_a_commit_that_fails_after_a_neighbours(tmp_path: Path) -> None:
+    """Who cannot make durable what a neighbour has committed fails alone: the blob is there, and counted."""
+    data = b"abc"
+    steps = Steps(lambda *_: None)
+
+    def broken(system: System, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "sync":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with DiskStore(tmp_path, 5, steps) as store, DiskStore(tmp_path, 5) as neighbour:
+        late = await begin(store, content(data), len(data), digests(data))
+        await write(late, data)
+        first = await begin(neighbour, content(data), len(data), digests(data))
+        assert await first.recover(0)
+        await first.commit(content(data))
+        await first.close()
+        await store.refresh()
+        steps.before = broken
+        with pytest.raises(StoreError, match="committing blob"):
+            await late.commit(content(data))
+        steps.before = lambda *_: None
+        await late.close()
+        assert (dict(store.blobs()), store.usage().used_bytes) == ({content(data): 3}, 3)
+
+
+async def test_giving_up_what_a_neighbour_has_set_aside(tmp_path: Path) -> None:
+    """A blob in quarantine stays in the budget when a late share in its fill is discarded."""
+    data = b"abc"
+    async with DiskStore(tmp_path) as store, DiskStore(tmp_path) as neighbour:
+        late = await begin(store, content(data), len(data), None)
+        await fill(neighbour, data)
+        await store.refresh()
+        await store.quarantine(content(data))
+        await late.discard()
+        await late.close()
+        assert (dict(store.blobs()), store.usage().used_bytes) == ({}, 3)
+        await store.drop_partials(0)
+        assert store.usage().used_bytes == 0
+
+
 async def test_a_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
     """ENOSPC is an error of its own kind, that says what to do."""
     steps = Steps(lambda *_: None)
