@@ -22,8 +22,8 @@ MTU_BYTES = 1500
 SERVER_ADDRESS = "10.255.0.1"
 CLIENT_ADDRESS = "10.255.0.2"
 _PREFIX_BITS = 30
-# How long the bucket may fill ahead. tbf gives out tokens when a timer fires, so a bucket that holds less than
-# the time between two of them never reaches its rate; one that holds more lets more out at once.
+# How long the bucket may fill ahead. tbf gives out tokens when a timer fires: a bucket that holds less than
+# the time between two of them never reaches its rate, and one that holds more lets more out at once.
 _BURST_SECONDS = 0.002
 # A segment that the kernel has not cut up yet must fit into the bucket.
 _LEAST_BURST_BYTES = 128 * 1024
