@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -78,6 +77,7 @@ class Fill:
         self._fetched_bytes = 0
         self._began = asyncio.get_running_loop().time()
         self._tail: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._left_at = self._began
         tools.observer.fill_started(blob.model, blob.representation.size)
@@ -148,10 +148,15 @@ class Fill:
             return
         error = task.exception()
         if error is not None:
-            # Not one of ours: readers must not hang for it, and whoever awaits the answer is told.
-            self._end(StoreError("fill", f"filling {self.representation.path}", repr(error)))
+            self._end(self._unforeseen(error))
         elif task.result():
             self.pump()
+
+    def _unforeseen(self, error: BaseException) -> StoreError:
+        """Return one of our errors for one that is not: readers must not hang for it, and are told."""
+        failure = StoreError("fill", f"filling {self.representation.path}", repr(error))
+        failure.__cause__ = error
+        return failure
 
     async def _work(self) -> bool:
         """Fetch one run; False if there was none for it."""
@@ -215,6 +220,12 @@ class Fill:
         self._state.elsewhere(piece)
         if self._watch is None or self._watch.done():
             self._watch = asyncio.create_task(self._watch_others())
+            self._watch.add_done_callback(self._watch_ended)
+
+    def _watch_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._end(self._unforeseen(error))
 
     async def _watch_others(self) -> None:
         while self._state.waits_for_others and not self.ended:
@@ -311,13 +322,24 @@ class Fill:
                 await self.partial.commit(self.representation.sha256)
         except (IntegrityError, StoreError) as error:
             self.error = error
+        except Exception as error:  # noqa: BLE001  whoever waits for the end must not wait for ever
+            self.error = self._unforeseen(error)
         # What has vanished is fetched alone by the next fill, which takes up the rest.
         if self.error is not None and not isinstance(self.error, Vanished):
-            with contextlib.suppress(StoreError):
-                await self.partial.discard()
+            await self._discard()
         self._over(_outcome(self.error))
         if not self._readers:
             await self.partial.close()
+
+    async def _discard(self) -> None:
+        try:
+            await self.partial.discard()
+        except StoreError:
+            # What stays is dropped when nobody has gone on with it.
+            pass
+        except Exception as error:  # noqa: BLE001  as above; nobody else would tell of it
+            context = {"message": "discarding a fill failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     async def _stop_workers(self) -> None:
         current = asyncio.current_task()
@@ -331,6 +353,8 @@ class Fill:
             await asyncio.wait(workers)
 
     def _over(self, outcome: str) -> None:
+        if self._settled.is_set():
+            return
         seconds = asyncio.get_running_loop().time() - self._began
         self._tools.observer.fill_ended(self.blob.model, outcome, self._fetched_bytes, seconds)
         self._tools.ended(self, self.error)
@@ -349,22 +373,28 @@ class Fill:
     async def give_up(self, *, keep: bool) -> None:
         """End it before it is complete: its readers get CacheClosed, and what is verified stays if keep.
 
-        A commit under way is broken off, if it has come no further than to hashing the whole.
+        A commit under way is broken off, if it has come no further than to hashing the whole. A caller who is
+        cancelled leaves it ending.
         """
         if self._settled.is_set():
             return
-        if self._tail is not None:
-            self._tail.cancel()
-        self.ended = True
-        self.error = CacheClosed()
-        self._fail_readers(set(self._readers), self.error)
-        await self._stop_workers()
-        if not keep:
-            with contextlib.suppress(StoreError):
-                await self.partial.discard()
-        if not self._readers:
-            await self.partial.close()
-        if not self._settled.is_set():
+        if self._leaving is None:
+            if self._tail is not None:
+                self._tail.cancel()
+            self.ended = True
+            self.error = CacheClosed()
+            self._fail_readers(set(self._readers), self.error)
+            self._leaving = asyncio.create_task(self._leave(keep=keep))
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self, *, keep: bool) -> None:
+        try:
+            await self._stop_workers()
+            if not keep:
+                await self._discard()
+            if not self._readers:
+                await self.partial.close()
+        finally:
             self._over("closed")
 
     async def wait_for(self, reader: FillReader, piece: int) -> int:

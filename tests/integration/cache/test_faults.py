@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import resource
 from collections.abc import Iterator
 
@@ -13,9 +16,13 @@ from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.cache.answers import BodySource
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.stores.base import StoreError
+from hotstart_proxy.stores.disk import DiskStore
+from hotstart_proxy.stores.system import System
+from tests.conformance.stores.disk_steps import Steps
 from tests.integration.cache.conftest import Bench
 from tests.integration.cache.published_tree import some_bytes
 from tests.integration.cache.reading import eventually, read, resolve
+from tests.support.deadlines import DEADLINE_SECONDS
 
 MODEL_BYTES = some_bytes(3 * PIECE_BYTES + 777, seed=1)
 FILES = {"model.safetensors": MODEL_BYTES}
@@ -115,3 +122,64 @@ async def test_a_blob_of_the_wrong_size_heals(bench: Bench) -> None:
         await eventually(lambda: len(bench.events.outcomes) == 2)
         assert bench.events.heals == 1
         assert await read(cache, FILE) == (MODEL_BYTES, BodySource.HIT)
+
+
+@contextlib.contextmanager
+def names_held(bench: Bench) -> Iterator[None]:
+    """Keep every process from changing names in the store."""
+    descriptor = os.open(bench.store_root / "fills", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def test_an_eviction_that_is_broken_off(bench: Bench) -> None:
+    """An operator who goes away while a fill is discarded harms nobody: it ends, and a new one begins."""
+    manifest = await bench.tree.publish("7", FILES)
+    async with bench.cache() as cache:
+        resolved = await resolve(cache, "org/bert@7")
+        await eventually(lambda: len(list(bench.store_root.glob("models/org/bert/**/*.json"))) == 2)
+        await read(cache, FILE, ByteRange(0, 2 * PIECE_BYTES))
+        await eventually(lambda: cache.load().fills == 0)
+        before = len(os.listdir("/proc/self/fd"))
+        with names_held(bench):
+            evicting = asyncio.create_task(cache.evict(resolved))
+            await asyncio.sleep(0.1)
+            assert not evicting.done()
+            reading = asyncio.create_task(read(cache, FILE))
+            await asyncio.sleep(0.1)
+            evicting.cancel()
+            await asyncio.wait([evicting])
+            assert evicting.cancelled()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert await reading == (MODEL_BYTES, BodySource.FILL)
+            await cache.warm(resolved)
+            assert await read(cache, FILE) == (MODEL_BYTES, BodySource.HIT)
+        assert bench.events.outcomes == ["closed", "complete"]
+        assert cache.usage().used_bytes == len(MODEL_BYTES)
+        assert len(os.listdir("/proc/self/fd")) <= before - 2
+    assert bench.origin.given[KEY] == len(MODEL_BYTES) + 2 * PIECE_BYTES
+    assert bench.blob(manifest.files[0].id).exists()
+
+
+async def test_a_commit_with_an_error_that_nobody_foresaw(bench: Bench) -> None:
+    """Whatever a commit raises, whoever waits for the fill is told, and the next one begins."""
+    manifest = await bench.tree.publish("7", FILES)
+    steps = Steps(lambda *_: None)
+
+    def odd(system: System, name: str, arguments: tuple[object, ...]) -> None:
+        if name == "rename" and manifest.files[0].id in str(arguments[1]):
+            raise RuntimeError("an odd one")
+
+    async with bench.cache(opening=DiskStore(bench.store_root, None, steps)) as cache:
+        steps.before = odd
+        with pytest.raises(StoreError, match="an odd one") as caught:
+            await cache.warm(await resolve(cache, "org/bert@7"))
+        assert isinstance(caught.value.__cause__, RuntimeError)
+        steps.before = lambda *_: None
+        assert bench.events.outcomes == ["store"]
+        assert cache.usage().used_bytes == 0
+        assert await read(cache, FILE) == (MODEL_BYTES, BodySource.FILL)
+        await eventually(lambda: bench.events.outcomes == ["store", "complete"])
