@@ -48,7 +48,7 @@ bench: $(STAMP)-dev ## measure, and print the figures
 	$(BIN)/python benchmarks/tiers.py
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .bench .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find client proxy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as old as what it was installed from, so a changed pyproject.toml installs again.

@@ -1,0 +1,1 @@
+"""What all benchmarks share: rounds, statistics, results, machines, servers, weights, tables."""
