@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hotstart.engine.planning import Compression, InvalidOption, Verification
-from hotstart.engine.targets import TwinPlan
+from hotstart.engine.targets import choose_twin
 from hotstart.engine.transfer import Transfer
 from hotstart.engine.weights import TensorReady, WeightsTarget, check_sha256
 from hotstart.errors import CannotVerify, TensorNotFound
@@ -208,7 +208,7 @@ class Loading:
 
     def _target(self, file: File) -> WeightsTarget:
         source = self._chain.current(file.identity())
-        twin = self._twin(file, source)
+        twin = choose_twin(file, source, self._options.compression)
         verification = self._options.verification
         checked = verification.checks_pieces(source.kind)
         if verification is Verification.FULL:
@@ -218,7 +218,7 @@ class Loading:
         elif checked and file.pieces is not None:
             self._verified["pieces"] = None
         self._is_unverifiable |= checked and twin is None and file.pieces is None
-        self._representations["identity" if twin is None else "zstd"] = None
+        self._representations["identity" if twin is None else twin.name] = None
         self._order[file.path] = ()
         return WeightsTarget(
             file,
@@ -229,12 +229,6 @@ class Loading:
             full=verification is Verification.FULL,
             twin=twin,
         )
-
-    def _twin(self, file: File, source: Source) -> TwinPlan | None:
-        if not self._options.compression.wants_twin(source.kind, is_local=source.is_local):
-            return None
-        twin = TwinPlan.of(file)
-        return twin if twin is not None and source.has(twin.representation) else None
 
     # Mapping.
 

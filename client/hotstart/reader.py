@@ -17,7 +17,7 @@ from types import EllipsisType, TracebackType
 from typing import Any, TypeAlias
 
 from hotstart.engine.planning import Compression, Verification
-from hotstart.engine.targets import TwinPlan
+from hotstart.engine.targets import choose_twin
 from hotstart.engine.transfer import Transfer
 from hotstart.engine.weights import WeightsTarget
 from hotstart.errors import InvalidSlice, TensorNotFound, Unreadable
@@ -361,18 +361,13 @@ class _RemoteWeights:
         self, file: File, choose: Callable[[Header], Sequence[TensorInfo]], header: Header | None = None
     ) -> WeightsTarget:
         source = self._model.sources.current(file.identity())
-        twin = None
-        if Compression.AUTO.wants_twin(source.kind, is_local=source.is_local):
-            twin = TwinPlan.of(file)
-        if twin is not None and not source.has(twin.representation):
-            twin = None
         return WeightsTarget(
             file,
             choose,
             self._receiver().deliver,
             whole=False,
             checked=Verification.AUTO.checks_pieces(source.kind),
-            twin=twin,
+            twin=choose_twin(file, source, Compression.AUTO),
             header=header,
         )
 

@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--compression",
-        choices=("auto", "none", "zstd"),
+        choices=("auto", "none", "zstd", "planes"),
         default="auto",
-        help="whether to ask for zstd twins (default: auto, over a network)",
+        help="which twin to ask for, if there is one (default: auto, zstd over a network)",
     )
     add_source_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the time line as JSON")

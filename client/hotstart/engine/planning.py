@@ -10,6 +10,7 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange, coalesce, split
 from hotstart.wire.seek_table import SeekTable
+from hotstart.wire.twin_forms import PLANES_SUFFIX, ZSTD_SUFFIX
 
 __all__ = [
     "ITEM_BYTES",
@@ -51,6 +52,7 @@ class Compression(StrEnum):
     AUTO = "auto"
     NONE = "none"
     ZSTD = "zstd"
+    PLANES = "planes"
 
     @classmethod
     def parse(cls, text: str) -> Compression:
@@ -62,13 +64,20 @@ class Compression(StrEnum):
         try:
             return cls(text)
         except ValueError as error:
-            raise InvalidOption("compression", text, "auto, none or zstd") from error
+            raise InvalidOption("compression", text, "auto, none, zstd or planes") from error
 
-    def wants_twin(self, kind: SourceKind, *, is_local: bool) -> bool:
-        """Tell whether to ask such a source for the zstd twin if it has one."""
-        if self is Compression.AUTO:
-            return not is_local and kind in (SourceKind.TCP, SourceKind.PRESIGNED, SourceKind.ORIGIN)
-        return self is Compression.ZSTD and kind is not SourceKind.SHARED
+    def suffixes(self, kind: SourceKind, *, is_local: bool) -> tuple[str, ...]:
+        """Return the suffixes of the twins to ask such a source for, the best first; none for identity."""
+        if kind is SourceKind.SHARED:
+            return ()
+        match self:
+            case Compression.NONE:
+                return ()
+            case Compression.ZSTD:
+                return (ZSTD_SUFFIX,)
+            case Compression.PLANES:
+                return (PLANES_SUFFIX,)
+        return () if is_local or kind is SourceKind.UNIX else (ZSTD_SUFFIX,)
 
 
 class Verification(StrEnum):

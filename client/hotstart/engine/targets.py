@@ -14,37 +14,81 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from hotstart.wire.manifest import File, Representation
+from hotstart.sources.base import Source
+from hotstart.wire.manifest import File, Representation, Twin
 from hotstart.wire.pieces import piece_range, pieces_of
+from hotstart.wire.planes import frame_widths, identity_table
 from hotstart.wire.ranges import ByteRange, subtract
-from hotstart.wire.seek_table import SeekTable
+from hotstart.wire.safetensors import Header
+from hotstart.wire.seek_table import FrameEntry, SeekTable
+from hotstart.wire.twin_forms import PLANES_SUFFIX
 
-from .planning import ITEM_BYTES, cut, cut_frames, whole_pieces
+from .planning import ITEM_BYTES, Compression, cut, cut_frames, whole_pieces
 from .spans import SpanSet
 
-__all__ = ["Settled", "Target", "TwinPlan", "WholeTarget"]
+__all__ = ["Settled", "Target", "TwinPlan", "WholeTarget", "choose_twin"]
 
 
 class TwinPlan:
     """A twin and where its frames lie.
 
-    Raises:
-        FormatError: the seek table in the manifest is malformed, or does not fit the file.
+    Attributes:
+        representation: what is asked for.
+        table: of its frames, with contents counted in bytes of the file, whatever the form.
+        name: ``"zstd"`` or ``"planes"``, for reports.
+        is_planes: frames hold byte planes. How wide their elements are is known once the header is.
     """
 
-    def __init__(self, file: File, representation: Representation, seek_table: bytes) -> None:
+    def __init__(self, file: File, twin: Twin) -> None:
+        """Check a twin's seek table.
+
+        Raises:
+            FormatError: it is malformed, or does not fit the file.
+        """
+        representation = file.twin(twin.suffix)
+        assert representation is not None
         self.representation = representation
-        self.table = SeekTable.parse(seek_table)
-        self.table.check_sizes(file.size, representation.size - len(seek_table))
+        self.is_planes = twin.suffix == PLANES_SUFFIX
+        self.name = "planes" if self.is_planes else "zstd"
+        table = SeekTable.parse(twin.seek_table)
+        self.table = identity_table(table) if self.is_planes else table
+        self.table.check_sizes(file.size, representation.size - len(twin.seek_table))
+        self._widths: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, file: File) -> TwinPlan | None:
-        """Return the plan of a file's zstd twin, or None where it has none."""
-        for twin in file.twins:
-            representation = file.twin(twin.suffix)
-            if twin.suffix == ".zst" and representation is not None:
-                return cls(file, representation, twin.seek_table)
-        return None
+    def of(cls, file: File, suffix: str) -> TwinPlan | None:
+        """Return the plan of a file's twin of this suffix, or None where it has none (errors as above)."""
+        return next((cls(file, twin) for twin in file.twins if twin.suffix == suffix), None)
+
+    def learn(self, header: Header) -> None:
+        """Take from the file's header what frames with planes do not say themselves.
+
+        Raises:
+            FormatError: the frames are not those of planes of this file.
+        """
+        if self.is_planes:
+            self._widths = frame_widths(header, self.table)
+
+    def can_decode(self, entry: FrameEntry) -> bool:
+        """Tell whether all is known that decoding the frame takes; false of planes before ``learn``."""
+        return not self.is_planes or bool(self._widths) or entry.content.start == 0
+
+    def width(self, entry: FrameEntry) -> int:
+        """Return the bytes of an element in a frame that can be decoded; 1 where nothing is regrouped."""
+        return self._widths[self.table.indices_for(entry.content).start] if self._widths else 1
+
+
+def choose_twin(file: File, source: Source, compression: Compression) -> TwinPlan | None:
+    """Return the twin of a file to ask source for, or None where identity is asked for.
+
+    Raises:
+        FormatError: its seek table is malformed, or does not fit the file.
+    """
+    for suffix in compression.suffixes(source.kind, is_local=source.is_local):
+        twin = TwinPlan.of(file, suffix)
+        if twin is not None and source.has(twin.representation):
+            return twin
+    return None
 
 
 class Settled(NamedTuple):

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import TypeAlias
 
@@ -299,6 +299,21 @@ class Transfer:
         with self._condition:
             self._condition.wait_for(lambda: self._is_over, seconds)
         self.check_running()
+
+    def wait_until(self, predicate: Callable[[], bool]) -> None:
+        """Wait for what another worker is about to do, and says by ``wake`` that it has done.
+
+        Raises:
+            TransferAborted: the transfer ended meanwhile.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_over or predicate())
+        self.check_running()
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        with self._condition:
+            self._condition.notify_all()
 
     def first_byte(self) -> None:
         """Note that bytes arrive."""

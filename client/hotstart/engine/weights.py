@@ -95,6 +95,8 @@ class WeightsTarget(Target):
         self._data_start: int | None = None
         if header is not None:
             self._data_start = header.data_start
+            if twin is not None:
+                twin.learn(header)
         elif twin is not None:
             self._data_start = twin.table.entries[0].content.stop
         elif file.header_length is not None:
@@ -174,6 +176,8 @@ class WeightsTarget(Target):
         if not self._good.covers(ByteRange(0, needed)):
             return more
         self._header = self._parse()
+        if self.twin is not None:
+            self.twin.learn(self._header)
         self._choose_from(self._header)
         return more if self._whole else self._plan_tensors()
 

@@ -18,12 +18,12 @@ from collections.abc import Iterable
 
 from hotstart.sources.base import AllSourcesFailed, Body, Session, Source, SourceError
 from hotstart.wire.errors import FormatError, IntegrityError
-from hotstart.wire.frames import FrameDecoder
 from hotstart.wire.manifest import Representation
 from hotstart.wire.pieces import PIECE_BYTES, piece_range
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.seek_table import FrameEntry
 
+from .decoding import TwinDecoder
 from .targets import Target, TwinPlan
 from .transfer import Request, Transfer, TransferAborted
 
@@ -42,7 +42,7 @@ class Worker:
         self._transfer = transfer
         self._source: Source | None = None
         self._session: Session | None = None
-        self._decoder: FrameDecoder | None = None
+        self._decoder: TwinDecoder | None = None
         # Reused from frame to frame: what of a frame has arrived, and which frame that is.
         self._frame = bytearray()
         self._frame_of = ("", 0)
@@ -98,6 +98,7 @@ class Worker:
             raise
         if target.twin is not None and not source.has(target.twin.representation):
             target.switch_to_identity()
+            self._transfer.wake()
         if source is not self._source:
             self._leave()
             self._session = self._transfer.open_session(source)
@@ -159,7 +160,8 @@ class Worker:
         stop = entries[-1].stored.stop
         if start == stop:
             # The source broke after its last byte.
-            self._decode(request, entries[0], twin)
+            if self._can_decode(target, entries[0], twin):
+                self._decode(request, entries[0], twin)
             return
         with self._fetch(target, twin.representation, ByteRange(start, stop)) as body:
             for entry in entries:
@@ -169,6 +171,8 @@ class Worker:
                     count = self._read(body, stored[self._frame_filled :], source)
                     self._frame_filled += count
                     self._transfer.chain.count(source, count)
+                if not self._can_decode(target, entry, twin):
+                    return
                 self._decode(request, entry, twin)
 
     def _fetch(self, target: Target, representation: Representation, wanted: ByteRange) -> Body:
@@ -245,6 +249,16 @@ class Worker:
             self._frame = bytearray(len(entry.stored))
             self._frame[: len(kept)] = kept
 
+    def _can_decode(self, target: Target, entry: FrameEntry, twin: TwinPlan) -> bool:
+        """Wait until all is known that decoding takes; tell whether the twin is still what is asked for.
+
+        Planes need the header, and whoever has the request with frame 0 began it before this one was given
+        out, and never waits here for it.
+        """
+        if not twin.can_decode(entry):
+            self._transfer.wait_until(lambda: twin.can_decode(entry) or target.twin is not twin)
+        return twin.can_decode(entry)
+
     def _decode(self, request: Request, entry: FrameEntry, twin: TwinPlan) -> None:
         """Decode the frame at hand into its place.
 
@@ -253,16 +267,16 @@ class Worker:
         """
         target = request.target
         if self._decoder is None:
-            self._decoder = FrameDecoder()
+            self._decoder = TwinDecoder()
         stored = memoryview(self._frame)[: len(entry.stored)]
         wanted = entry.content.intersection(ByteRange(request.position, request.stop))
         try:
             if wanted == entry.content:
-                self._decoder.decode_into(stored, target.window(wanted))
+                self._decoder.decode(twin, entry, stored, target.window(wanted))
             else:
                 # The rest of the frame is another request's, or is there already.
                 whole = memoryview(bytearray(len(entry.content)))
-                self._decoder.decode_into(stored, whole)
+                self._decoder.decode(twin, entry, stored, whole)
                 start = wanted.start - entry.content.start
                 target.window(wanted)[:] = whole[start : start + len(wanted)]
         except FormatError as error:
@@ -273,6 +287,9 @@ class Worker:
             self._frame_filled = 0
         request.position = wanted.stop
         self._settle(target, wanted)
+        if twin.is_planes and wanted.start == 0:
+            # The header is known now.
+            self._transfer.wake()
 
 
 class _DamagedFrame(Exception):

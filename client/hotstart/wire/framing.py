@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .errors import FormatError
 from .frames import FRAME_BYTES
 from .ranges import ByteRange, split
-from .safetensors import Header
+from .safetensors import Header, TensorInfo
 
 if TYPE_CHECKING:
     import zstandard
 
-__all__ = ["FrameEncoder", "plan_frames", "saves"]
+__all__ = ["FrameEncoder", "cut_neighbours", "plan_frames", "saves"]
 
 # Levels 3 and 9 gave no better ratio on real weights.
 _LEVEL = 1
@@ -37,26 +37,28 @@ def plan_frames(header: Header, file_size: int) -> tuple[ByteRange, ...]:
     Raises:
         FormatError: the header describes a file of another size.
     """
-    if header.file_bytes != file_size:
-        raise FormatError(
-            "Safetensors file", f"{file_size} bytes, but its header describes {header.file_bytes}"
-        )
-    base = header.data_start
-    frames = [ByteRange(0, base)]
-    start = base  # of the frame that is being filled; it holds the bytes up to the tensor at hand
-    for info in header.tensors.values():
-        stop = base + info.stop
-        if stop - start <= FRAME_BYTES:
+    header.check_file_size(file_size)
+    return (ByteRange(0, header.data_start), *cut_neighbours(header.tensors.values(), header.data_start))
+
+
+def cut_neighbours(tensors: Iterable[TensorInfo], data_start: int) -> list[ByteRange]:
+    """Cut tensors that follow each other in a file without holes into frames (see ``plan_frames``)."""
+    frames: list[ByteRange] = []
+    start = reached = None  # of the frame that is being filled; it holds the bytes up to the tensor at hand
+    for info in tensors:
+        tensor_start, reached = data_start + info.start, data_start + info.stop
+        if start is None:
+            start = tensor_start
+        if reached - start <= FRAME_BYTES:
             continue
-        tensor_start = base + info.start
         if start < tensor_start:
             frames.append(ByteRange(start, tensor_start))
-        *whole, rest = split(ByteRange(tensor_start, stop), FRAME_BYTES, align=1)
+        *whole, rest = split(ByteRange(tensor_start, reached), FRAME_BYTES, align=1)
         frames.extend(whole)
         start = rest.start
-    if start < file_size:
-        frames.append(ByteRange(start, file_size))
-    return tuple(frames)
+    if start is not None and reached is not None and start < reached:
+        frames.append(ByteRange(start, reached))
+    return frames
 
 
 def saves(content_bytes: int, stored_bytes: int) -> bool:

@@ -82,6 +82,13 @@ class Header:
         """The size of the whole file."""
         return self.data_start + self.data_bytes
 
+    def check_file_size(self, file_size: int) -> None:
+        """Raise FormatError if the header describes a file of another size."""
+        if self.file_bytes != file_size:
+            raise FormatError(
+                "Safetensors file", f"{file_size} bytes, but its header describes {self.file_bytes}"
+            )
+
 
 def parse_header_length(first8: BytesLike) -> int:
     """Return the length of the JSON that follows the first 8 bytes of a file.

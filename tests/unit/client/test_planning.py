@@ -121,10 +121,17 @@ def test_threads_by_source_and_cpus(
     ],
 )
 def test_the_twin_is_for_networks(kind: SourceKind, is_local: bool, wants: bool) -> None:
-    """auto asks for the twin where bytes cross a network; none never does, zstd always."""
-    assert Compression.AUTO.wants_twin(kind, is_local=is_local) is wants
-    assert not Compression.NONE.wants_twin(kind, is_local=is_local)
-    assert Compression.ZSTD.wants_twin(kind, is_local=is_local)
+    """auto asks for the twin where bytes cross a network; none never does, zstd and planes always."""
+    assert Compression.AUTO.suffixes(kind, is_local=is_local) == ((".zst",) if wants else ())
+    assert Compression.NONE.suffixes(kind, is_local=is_local) == ()
+    assert Compression.ZSTD.suffixes(kind, is_local=is_local) == (".zst",)
+    assert Compression.PLANES.suffixes(kind, is_local=is_local) == (".zsp",)
+
+
+@pytest.mark.parametrize("compression", Compression)
+def test_a_shared_volume_has_the_file_itself(compression: Compression) -> None:
+    """What needs no moving is not asked for in another form."""
+    assert compression.suffixes(SourceKind.SHARED, is_local=True) == ()
 
 
 def test_what_is_checked_by_source() -> None:
@@ -141,5 +148,5 @@ def test_option_names() -> None:
     assert Verification.parse(None) is Verification.AUTO
     with pytest.raises(InvalidOption, match="verify='crc'"):
         Verification.parse("crc")
-    with pytest.raises(InvalidOption, match="compression='gzip': expected auto, none or zstd"):
+    with pytest.raises(InvalidOption, match="compression='gzip': expected auto, none, zstd or planes"):
         Compression.parse("gzip")
