@@ -29,7 +29,7 @@ class Report:
         received_bytes: by the name of the source they came from; less than tensor_bytes where they were
         mapped
             or came compressed.
-        representations: ``mapped``, ``identity`` and ``zstd``, those of them that were used.
+        representations: ``mapped``, ``identity``, ``zstd`` and ``planes``, those of them that were used.
         verification: what was checked: ``none``, ``pieces``, ``frames`` (of a twin), ``full``, with a remark
             where the manifest lacks what it takes.
         retries: why something was asked for again, in order.

@@ -193,7 +193,7 @@ def test_an_adopted_version_loads_and_says_what_was_not_checked(tmp_path: Path) 
         ({"framework": "jax"}, "framework='jax': expected 'numpy'"),
         ({"device": "cuda:0"}, "device='cuda:0': expected 'cpu'"),
         ({"verify": "sha256"}, "verify='sha256': expected None, 'none', 'pieces' or 'full'"),
-        ({"compression": "gzip"}, "compression='gzip': expected auto, none or zstd"),
+        ({"compression": "gzip"}, "compression='gzip': expected auto, none, zstd or planes"),
         ({"tensors": "logit_scale"}, "tensors='logit_scale': expected a list of names"),
         ({"tensors": ["a"], "verify": "full"}, "a sha256 is of a whole file"),
     ],
