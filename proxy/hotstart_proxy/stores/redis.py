@@ -34,7 +34,7 @@ from .base import (
 )
 from .redis_chunks import ChunkMissing, Chunks
 from .redis_documents import RedisDocuments
-from .redis_keys import Record, State, blob_key, lease_key
+from .redis_keys import LEDGER, Record, State, blob_key, lease_key
 from .redis_ledger import LedgerGone, RedisLedger, default_budget
 from .redis_link import RedisLink
 from .redis_partial import RedisPartial
@@ -51,6 +51,8 @@ _LEASE_SECONDS: Final = 5.0
 # A chunk of 4 MiB over a slow network, with others before it.
 _TIMEOUT_SECONDS: Final = 5.0
 _REFRESH_SECONDS: Final = 5.0
+# How often the ledger may vanish between being made and being read.
+_TRIES: Final = 2
 
 
 class RedisBlob(Blob):
@@ -115,6 +117,8 @@ class RedisStore(Store):
         self._removed: dict[str, int] = {}
         # What this process changed itself since a look at Redis began that it may not undo.
         self._changed: set[str] = set()
+        # One look at a time; a second one would forget what was changed since the first began.
+        self._turns = asyncio.Lock()
         self._upkeep: asyncio.Task[None] | None = None
         self._partials: set[RedisPartial] = set()
 
@@ -135,9 +139,14 @@ class RedisStore(Store):
     async def _keep_up(self) -> None:
         while True:
             await asyncio.sleep(self._refresh_seconds)
-            # Whatever it is, the link knows, and says so in its trouble.
-            with contextlib.suppress(StoreError):
+            try:
                 await self.refresh()
+            except StoreError:
+                # Whatever it is, the link knows, and says so in its trouble.
+                continue
+            except Exception as error:  # noqa: BLE001  what others do must be followed after it, too
+                fields = {"store": self.url, "error": repr(error)}
+                log_event(_log, logging.ERROR, "looking at what others have done failed", fields)
 
     async def _came(self) -> None:
         doing = "opening the store"
@@ -187,7 +196,7 @@ class RedisStore(Store):
         self._removed.pop(content_id, None)
         self._changed.add(content_id)
         self._sizes[content_id] = size
-        self._ledger.sizes.setdefault(content_id, size)
+        self._ledger.saw(content_id, size)
 
     async def delete(self, content_id: str) -> bool:
         doing = f"removing blob {content_id}"
@@ -222,7 +231,7 @@ class RedisStore(Store):
             return
         await self._chunks.remove(doing, content_id, list(pieces))
         if entry is None:
-            self._ledger.sizes.pop(content_id, None)
+            self._ledger.missed(content_id)
         else:
             await self._ledger.remove(doing, content_id, entry)
 
@@ -288,8 +297,11 @@ class RedisStore(Store):
             try:
                 if await self._ledger.reserve(doing, content_id, size):
                     return
+                is_gone = False
             except LedgerGone:
-                continue
+                is_gone = True
+        if is_gone:
+            raise self._not_kept(doing)
         usage = self.usage()
         reason = f"{usage.used_bytes} of {usage.budget_bytes} bytes are in use"
         raise NoSpaceNow(self.url, doing, reason)
@@ -319,13 +331,21 @@ class RedisStore(Store):
     # What others do
 
     async def refresh(self) -> None:
-        doing = "looking at what others have done"
+        async with self._turns:
+            try:
+                await self._look("looking at what others have done")
+            except LedgerGone:
+                await self._look_through()
+
+    async def _look(self, doing: str) -> None:
+        """See what others have reserved, committed and removed.
+
+        Raises:
+            LedgerGone
+            StoreError
+        """
         self._changed.clear()
-        try:
-            await self._ledger.read(doing)
-        except LedgerGone:
-            await self._sweep()
-            return
+        await self._ledger.read(doing)
         headers = await self._records.headers(doing, list(self._ledger.sizes))
         self._see(headers)
         for content_id, record in headers.items():
@@ -347,7 +367,21 @@ class RedisStore(Store):
 
     async def _sweep(self) -> None:
         """Compare what lies in Redis: count what is there, forget what is lost, remove what is left over."""
+        async with self._turns:
+            await self._look_through()
+
+    async def _look_through(self) -> None:
         doing = "looking through the store"
+        for _ in range(_TRIES):
+            with contextlib.suppress(LedgerGone):
+                return await self._compare(doing)
+        raise self._not_kept(doing)
+
+    def _not_kept(self, doing: str) -> StoreError:
+        what = f"Redis does not keep {LEDGER}, the sums of this store"
+        return StoreError(self.url, doing, f"{what}: does something else write or remove it?")
+
+    async def _compare(self, doing: str) -> None:
         self._changed.clear()
         found = await scan(self._link, doing)
         await self._drop_damaged(doing, found)

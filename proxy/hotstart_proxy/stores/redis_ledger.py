@@ -6,6 +6,7 @@ removes it. Both write or compare the entry as it was, so that the two never los
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Final
 
@@ -18,10 +19,12 @@ __all__ = ["LedgerGone", "RedisLedger", "default_budget"]
 # Under what a server says that it may use: it needs some for its own, and evicts or refuses at its limit.
 _SHARE_OF_MAXMEMORY: Final = 0.8
 _SHARE_OF_MACHINE: Final = 0.5
+_NAME: Final = re.compile(rb"[0-9a-f]{64}")
+_ENTRY: Final = re.compile(rb"(\d{1,18})(?: .*)?", re.DOTALL)
 
 
 class LedgerGone(Exception):
-    """The hash has vanished, and must be made again from the records; never leaves the store."""
+    """The hash has vanished or lacks something: it is made whole from the records. Never leaves the store."""
 
 
 class RedisLedger:
@@ -36,6 +39,9 @@ class RedisLedger:
         self._link = link
         self.budget_bytes = budget_bytes
         self.sizes: dict[str, int] = {}
+        # What this process changed itself since the last read began, None for what it removed: Redis may have
+        # answered before it.
+        self._changed: dict[str, int | None] = {}
 
     @property
     def used_bytes(self) -> int:
@@ -56,8 +62,24 @@ class RedisLedger:
         if answer < 0:
             raise LedgerGone
         if answer:
-            self.sizes[content_id] = size
+            self._note(content_id, size)
         return bool(answer)
+
+    def _note(self, content_id: str, size: int | None) -> None:
+        self._changed[content_id] = size
+        if size is None:
+            self.sizes.pop(content_id, None)
+        else:
+            self.sizes[content_id] = size
+
+    def saw(self, content_id: str, size: int) -> None:
+        """Take note of a blob that is there, reserved by whomever."""
+        if content_id not in self.sizes:
+            self._note(content_id, size)
+
+    def missed(self, content_id: str) -> None:
+        """Take note that nothing is reserved for a blob."""
+        self._note(content_id, None)
 
     async def entry(self, doing: str, content_id: str) -> bytes | None:
         """Return a blob's entry as it is, None if there is none, for ``remove``."""
@@ -67,19 +89,37 @@ class RedisLedger:
     async def remove(self, doing: str, content_id: str, entry: bytes) -> None:
         """Give a blob's space back, unless it has been reserved again since entry was read."""
         if await self._link.run(doing, UNRESERVE, [LEDGER], content_id, entry):
-            self.sizes.pop(content_id, None)
+            self._note(content_id, None)
 
     async def read(self, doing: str) -> None:
-        """Learn what all proxies have reserved.
+        """Learn what all proxies have reserved. One call at a time.
 
         Raises:
-            LedgerGone
+            LedgerGone: also where entries were damaged, which are removed.
             StoreError
         """
+        self._changed.clear()
         fields: dict[bytes, bytes] = await self._link.command(doing, "HGETALL", LEDGER)
         if fields.pop(LEDGER_LAYOUT, None) is None:
             raise LedgerGone
-        self.sizes = {name.decode(): int(entry.split()[0]) for name, entry in fields.items()}
+        sizes: dict[str, int] = {}
+        damaged: list[tuple[bytes, bytes]] = []
+        for name, entry in fields.items():
+            match = _ENTRY.fullmatch(entry)
+            if match is None or _NAME.fullmatch(name) is None:
+                damaged.append((name, entry))
+            else:
+                sizes[name.decode()] = int(match[1])
+        for name, entry in damaged:
+            await self._link.run(doing, UNRESERVE, [LEDGER], name, entry)
+        if damaged:
+            raise LedgerGone
+        for content_id, size in self._changed.items():
+            if size is None:
+                sizes.pop(content_id, None)
+            else:
+                sizes[content_id] = size
+        self.sizes = sizes
 
     async def install(self, doing: str, sizes: dict[str, int]) -> None:
         """Make the ledger whole again with what was found; entries that are there stay as they are."""

@@ -47,7 +47,7 @@ _SCAN_COUNT: Final = 1000
 _READ_BYTES: Final = 1024 * 1024
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
-_OURS: Final = ("Redis does not answer: ", "Redis answers: ", "Redis is full ")
+_OURS: Final = ("Redis does not answer: ", "Redis answers", "Redis is full ", "Redis does not keep ")
 # What says that Redis as a whole does not work now, whatever was asked of it.
 _AWAY = (
     RedisConnectionError,
@@ -79,8 +79,8 @@ class RedisLink:
         Args:
             place: where it is.
             timeout_seconds: what one request may take, a new connection included.
-            came: called when Redis answers, for the first time or again; its StoreErrors mean that it must
-                be called once more.
+            came: called when Redis answers, for the first time or again; where it fails, it is called once
+                more.
         """
         self.url = place.url
         self.trouble: str | None = None
@@ -216,7 +216,7 @@ class RedisLink:
             self._since = time.monotonic()
             log_event(_log, logging.WARNING, "Redis is away", {"store": self.url, "reason": reason})
         self.trouble = reason if reason.startswith(_OURS) else f"Redis does not answer: {reason}"
-        if self._looking is None:
+        if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         return self.trouble
 
@@ -229,6 +229,10 @@ class RedisLink:
                 await self._meet()
             except StoreError as error:
                 self._lost(error.reason)
+            except Exception as error:  # noqa: BLE001  nobody else looks for it
+                self._lost(f"Redis answers what is not understood: {error!r}")
+                fields = {"store": self.url, "error": repr(error)}
+                log_event(_log, logging.ERROR, "looking at what is in Redis failed", fields)
             if self.trouble is None:
                 break
         self._looking = None

@@ -259,18 +259,19 @@ return 0
 """)
 
 # KEYS ledger; ARGV id, size, entry, budget. Answers {1, used} where there is room, {0, used} where there is
-# not, and {-1, 0} where the ledger has vanished. A reservation of the same size is taken over, whatever the
-# budget is by now; the entry is written anew each time, so that who would remove the old one does not.
+# not, and {-1, 0} where the ledger has vanished or an entry is damaged. A reservation of the same size is
+# taken over, whatever the budget is by now; the entry is written anew each time, so that who would remove the
+# old one does not.
 RESERVE: Final = _script("""
 local size, budget = tonumber(ARGV[2]), tonumber(ARGV[4])
 if redis.call('HEXISTS', KEYS[1], 'layout') == 0 then return {-1, 0} end
 local used, own = 0, nil
 local fields = redis.call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
-  if fields[i] == ARGV[1] then
-    own = tonumber(string.match(fields[i + 1], '^%d+'))
-  elseif fields[i] ~= 'layout' then
-    used = used + tonumber(string.match(fields[i + 1], '^%d+'))
+  if fields[i] ~= 'layout' then
+    local bytes = tonumber(string.match(fields[i + 1], '^%d+'))
+    if not bytes then return {-1, 0} end
+    if fields[i] == ARGV[1] then own = bytes else used = used + bytes end
   end
 end
 if own ~= size and used + size > budget then return {0, used + (own or 0)} end

@@ -21,6 +21,8 @@ from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.stores.base import NoSpaceNow, Store, StoreError, Vanished
 from hotstart_proxy.stores.redis import RedisStore
 from hotstart_proxy.stores.redis_keys import LEDGER, Record, State, blob_key, chunk_key, lease_key
+from hotstart_proxy.stores.redis_ledger import RedisLedger
+from hotstart_proxy.stores.redis_link import RedisLink
 from hotstart_proxy.stores.redis_urls import parse_redis_url
 from hotstart_proxy.stores.urls import open_store
 from tests.conformance.stores import redis_commit
@@ -338,6 +340,155 @@ async def test_readers_share_what_is_fetched(server: ValkeyServer, client: Any) 
         assert client.info("commandstats")["cmdstat_get"]["calls"] - opens == 1
         for blob, _ in pairs:
             await blob.close()
+
+
+# A ledger that does not stay, or is not what it was
+
+
+class Vanishing:
+    """Lets the ledger vanish, so many times, as soon as it is made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: Any) -> None:
+        self.times = 0
+        install = RedisLedger.install
+
+        async def then_vanish(ledger: RedisLedger, doing: str, sizes: dict[str, int]) -> None:
+            await install(ledger, doing, sizes)
+            if self.times:
+                self.times -= 1
+                client.delete(LEDGER)
+
+        monkeypatch.setattr(RedisLedger, "install", then_vanish)
+
+
+@pytest.fixture
+def vanishing(monkeypatch: pytest.MonkeyPatch, client: Any) -> Vanishing:
+    """What decides whether the ledger stays."""
+    return Vanishing(monkeypatch, client)
+
+
+async def test_a_ledger_that_vanishes_between_two_commands(
+    server: ValkeyServer, client: Any, vanishing: Vanishing
+) -> None:
+    """A ledger that is evicted as soon as it is made is made once more."""
+    async with store(server, refresh_seconds=3600) as opened:
+        await fill(opened, b"abc")
+        client.delete(LEDGER)
+        vanishing.times = 1
+        await opened.refresh()
+        assert opened.usage().used_bytes == 3
+        assert vanishing.times == 0
+        assert opened.trouble is None
+
+
+async def test_a_ledger_that_never_stays(server: ValkeyServer, client: Any, vanishing: Vanishing) -> None:
+    """A ledger that cannot be kept is an error that names its key, and all is well once it can."""
+    async with store(server, refresh_seconds=0.02) as opened:
+        await fill(opened, b"abc")
+        vanishing.times = 1 << 30
+        client.delete(LEDGER)
+        await until("the upkeep to meet it", lambda: vanishing.times < (1 << 30) - 10)
+        calls = (opened.refresh(), opened.drop_partials(0), opened.begin_fill(content(b"x"), 1, None))
+        for call in calls:
+            with pytest.raises(StoreError, match=r"Redis does not keep hs1:u:\{blobs\}") as raised:
+                await call
+            assert not isinstance(raised.value, NoSpaceNow)
+        async with store(server) as late:
+            assert late.trouble is not None
+            assert late.trouble.startswith("Redis does not keep hs1:u:{blobs}")
+            vanishing.times = 0
+            await until("the sums to be kept", lambda: late.trouble is None)
+            assert late.usage().used_bytes == 3
+        async with store(server) as other:
+            held = await fill(other, b"another")
+        await until("the upkeep to go on", lambda: held in opened.blobs())
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("entry", [b"", b"x", b"-3 x", b"3.5"])
+async def test_a_damaged_entry_heals(server: ValkeyServer, client: Any, entry: bytes, looks: bool) -> None:
+    """An entry of the ledger that says nothing goes, and what it stood for is counted anew, by fills too."""
+    async with store(server, 5, refresh_seconds=3600) as opened:
+        held = await fill(opened, b"abc")
+        client.hset(LEDGER, held, entry)
+        client.hset(LEDGER, "b" * 64, entry)
+        if looks:
+            await opened.refresh()
+        else:
+            with pytest.raises(NoSpaceNow, match="3 of 5 bytes are in use"):
+                await begin(opened, content(b"wxyz"), 4, None)
+        assert opened.usage().used_bytes == 3
+        assert set(client.hkeys(LEDGER)) == {b"layout", held.encode()}
+        assert client.hget(LEDGER, held).split()[0] == b"3"
+
+
+async def test_entries_of_other_names_go(server: ValkeyServer, client: Any) -> None:
+    """What is no blob's name in the ledger is not counted, and does not stay."""
+    async with store(server) as opened:
+        client.hset(LEDGER, b"\xff", "3 x")
+        client.hset(LEDGER, b"short", "3 x")
+        await opened.refresh()
+        assert (opened.usage().used_bytes, client.hkeys(LEDGER)) == (0, [b"layout"])
+
+
+async def test_looking_for_redis_outlives_any_error() -> None:
+    """An error that nobody foresaw ends no looking for Redis, at this outage or the next."""
+    errors = [RuntimeError("an odd one"), None, RuntimeError("another"), None]
+    came = 0
+
+    async def meet() -> None:
+        nonlocal came
+        came += 1
+        error = errors.pop(0) if came > 1 else None
+        if error is not None:
+            raise error
+
+    with ValkeyServer() as server:
+        link = RedisLink(parse_redis_url(server.url), 5.0, meet)
+        await link.open()
+        try:
+            for _ in range(2):
+                server.kill()
+                with pytest.raises(StoreError, match="Redis does not answer"):
+                    await link.command("asking", "PING")
+                server.start()
+                await until("Redis to be found again", lambda: link.trouble is None)
+                assert await link.command("asking", "GET", "x") is None
+        finally:
+            await link.close()
+    assert errors == []
+
+
+async def test_a_look_does_not_undo_what_was_done_meanwhile(
+    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this process commits and removes while it looks at Redis stays so, however many looks overlap."""
+    answered, go_on = asyncio.Event(), asyncio.Event()
+    command = RedisLink.command
+
+    async def slow(link: RedisLink, doing: str, *arguments: Any, **options: Any) -> Any:
+        answer = await command(link, doing, *arguments, **options)
+        if arguments[0] == "HGETALL" and not answered.is_set():
+            answered.set()
+            await go_on.wait()
+        return answer
+
+    async with store(server, refresh_seconds=3600) as opened:
+        gone = await fill(opened, b"gone")
+        monkeypatch.setattr(RedisLink, "command", slow)
+        looks = [asyncio.create_task(opened.refresh())]
+        await answered.wait()
+        held = await fill(opened, b"abc")
+        assert await opened.delete(gone)
+        looks.append(asyncio.create_task(opened.refresh()))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await looks[0]
+        assert dict(opened.blobs()) == {held: 3}
+        assert opened.usage().used_bytes == 3
+        await looks[1]
+        assert dict(opened.blobs()) == {held: 3}
+        assert opened.usage().used_bytes == 3
 
 
 # Redis away
