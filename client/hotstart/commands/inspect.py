@@ -1,4 +1,4 @@
-"""``hotstart inspect``: what is in a local Safetensors file, plain or zstd-framed."""
+"""``hotstart inspect``: what is in a local Safetensors file, plain, zstd-framed or as byte planes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from hotstart.wire.frames import FRAME_MAGIC
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.safetensors import Header, TensorInfo
 from hotstart.wire.seek_table import SeekTable
+from hotstart.wire.twin_forms import PLANES_SUFFIX, ZSTD_SUFFIX
 
-SUMMARY = "Show the header, tensors, frames and ratios of a .safetensors or .safetensors.zst file."
+SUMMARY = "Show the header, tensors, frames and ratios of a .safetensors file or a twin of one."
 # Columns that stand to the right.
-_NUMBERS = frozenset({"bytes", "frame", "identity", "offset", "ratio", "tensors"})
+_NUMBERS = frozenset({"bytes", "frame", "identity", "offset", "ratio", "tensors", "width"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="a .safetensors or .safetensors.zst file")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a .safetensors, .safetensors.zst or .safetensors.zsp file"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 
@@ -47,19 +50,28 @@ class Inspection:
         size: bytes of the file.
         header: of the Safetensors file that it is or holds.
         table: its frames; None for a plain file.
+        widths: bytes of an element in each frame, for byte planes; empty otherwise.
     """
 
     path: Path
     size: int
     header: Header
     table: SeekTable | None
+    widths: tuple[int, ...] = ()
+
+    @property
+    def form(self) -> str:
+        """What kind of file it is, by the end of its usual name."""
+        if self.table is None:
+            return "safetensors"
+        return f"safetensors{PLANES_SUFFIX if self.widths else ZSTD_SUFFIX}"
 
 
 def inspect_file(path: Path) -> Inspection:
     """Read the header, and the seek table if there is one.
 
     Raises:
-        FormatError: neither Safetensors nor zstd-framed Safetensors.
+        FormatError: neither Safetensors nor a twin.
         FileFailure: the file cannot be read.
     """
     with open_file(path) as (file, size):
@@ -69,7 +81,7 @@ def inspect_file(path: Path) -> Inspection:
         # No Safetensors file begins so: its header would have 4 GB.
         if start == FRAME_MAGIC:
             framed = FramedFile.read(file, size, path)
-            return Inspection(path, size, framed.header, framed.table)
+            return Inspection(path, size, framed.header, framed.table, framed.widths)
         header, _ = read_header(file, size, path)
         return Inspection(path, size, header, None)
 
@@ -113,7 +125,7 @@ def _as_json(inspection: Inspection) -> dict[str, object]:
         )
     return {
         "file": str(inspection.path),
-        "form": "safetensors" if table is None else "safetensors.zst",
+        "form": inspection.form,
         "bytes": inspection.size,
         "identity_bytes": header.file_bytes,
         "ratio": round(inspection.size / header.file_bytes, 4),
@@ -131,9 +143,10 @@ def _as_json(inspection: Inspection) -> dict[str, object]:
                 "bytes": len(entry.stored),
                 "identity_offset": entry.content.start,
                 "identity_bytes": len(entry.content),
+                "width": inspection.widths[index] if inspection.widths else None,
                 "ratio": round(len(entry.stored) / len(entry.content), 4),
             }
-            for entry in table.entries
+            for index, entry in enumerate(table.entries)
         ],
     }
 
@@ -144,7 +157,8 @@ def _as_text(inspection: Inspection) -> Iterable[str]:
     if table is None:
         yield f"form      safetensors, {inspection.size:,} bytes"
     else:
-        yield f"form      zstd-framed safetensors, {len(table.entries)} frames, {inspection.size:,} bytes"
+        kind = "byte planes of" if inspection.widths else "zstd-framed"
+        yield f"form      {kind} safetensors, {len(table.entries)} frames, {inspection.size:,} bytes"
         yield f"identity  {header.file_bytes:,} bytes, ratio {inspection.size / header.file_bytes:.1%}"
     yield f"header    {header.length:,} bytes, {len(header.tensors)} tensors"
     for key, value in header.metadata.items():
@@ -164,13 +178,14 @@ def _as_text(inspection: Inspection) -> Iterable[str]:
     if table is not None:
         yield ""
         yield from _table(
-            ("frame", "offset", "bytes", "identity", "ratio"),
+            ("frame", "offset", "bytes", "identity", *(("width",) if inspection.widths else ()), "ratio"),
             [
                 (
                     str(index),
                     f"{entry.stored.start:,}",
                     f"{len(entry.stored):,}",
                     f"{len(entry.content):,}",
+                    *(str(width) for width in inspection.widths[index : index + 1]),
                     f"{len(entry.stored) / len(entry.content):.1%}",
                 )
                 for index, entry in enumerate(table.entries)

@@ -1,4 +1,4 @@
-"""``hotstart pack``: write the zstd-framed twin of a local Safetensors file."""
+"""``hotstart pack``: write a twin of a local Safetensors file, zstd-framed or as byte planes."""
 
 from __future__ import annotations
 
@@ -10,47 +10,66 @@ from typing import BinaryIO
 from hotstart.commands.local_files import naming, new_file, open_file, read_exactly
 from hotstart.wire.errors import FormatError
 from hotstart.wire.frames import FRAME_BYTES
-from hotstart.wire.framing import FrameEncoder, plan_frames
+from hotstart.wire.framing import FrameEncoder
 from hotstart.wire.safetensors import LENGTH_BYTES, Header, parse_header, parse_header_length
 from hotstart.wire.seek_table import SeekTable
+from hotstart.wire.twin_forms import PLANES_SUFFIX, ZSTD_SUFFIX, TwinForm, plan_twin
 
 SUMMARY = "Compress a .safetensors file into zstd frames, so that any tensor can be read by itself."
-SUFFIX = ".zst"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("file", metavar="FILE", type=Path, help="a .safetensors file")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, help=f"default: FILE{SUFFIX}")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help=f"default: FILE{ZSTD_SUFFIX}, or FILE{PLANES_SUFFIX} with --planes",
+    )
+    parser.add_argument(
+        "--planes",
+        action="store_true",
+        help="regroup the bytes of elements first: smaller, for hotstart alone",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Pack one file; a file in which no frame saves anything gets no twin, and that is no error."""
     source: Path = arguments.file
-    output: Path = arguments.output or source.with_name(source.name + SUFFIX)
-    packed = pack_file(source, output, force=arguments.force)
+    suffix = PLANES_SUFFIX if arguments.planes else ZSTD_SUFFIX
+    output: Path = arguments.output or source.with_name(source.name + suffix)
+    packed = pack_file(source, output, suffix=suffix, force=arguments.force)
     if packed is None:
         print(f"{source}: no frame of its tensors gets 3% smaller, so no {output} was written")
         return 0
     table = packed.table
     print(
         f"{output}: {packed.size:,} bytes in {len(table.entries)} frames, "
-        f"{packed.size / table.content_bytes:.1%} of {table.content_bytes:,}"
+        f"{packed.size / packed.file_size:.1%} of {packed.file_size:,}"
     )
     return 0
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A packed file: its seek table, and its size in bytes."""
+    """A packed file: its seek table, its size and that of the file in it, in bytes."""
 
     table: SeekTable
     size: int
+    file_size: int
 
 
-def pack_file(source: Path, output: Path, *, force: bool) -> Packed | None:
-    """Write the zstd-framed form of source to output, frame by frame, whole or not at all.
+def pack_file(source: Path, output: Path, *, suffix: str = ZSTD_SUFFIX, force: bool) -> Packed | None:
+    """Write a twin of source to output, frame by frame, whole or not at all.
+
+    Args:
+        source: a Safetensors file.
+        output: of any name.
+        suffix: of the form that is written.
+        force: replace output if it is there.
 
     Returns:
         What was written, or None if nothing was because it would save nothing.
@@ -62,7 +81,7 @@ def pack_file(source: Path, output: Path, *, force: bool) -> Packed | None:
     with open_file(source) as (file, size):
         header, frame_0 = read_header(file, size, source)
         with new_file(output, source=source, force=force) as new:
-            packed = _write_frames(file, header, frame_0, source, new.file)
+            packed = _write_frames(file, plan_twin(suffix, header, size), frame_0, source, new.file)
             new.keep = packed is not None
     return packed
 
@@ -71,7 +90,7 @@ def read_header(file: BinaryIO, size: int, path: Path) -> tuple[Header, bytearra
     """Read the header of an open Safetensors file.
 
     Returns:
-        The header, and the bytes of the file that hold it: the content of frame 0.
+        The header, and the bytes of the file that hold it.
 
     Raises:
         FormatError: it is not a Safetensors file.
@@ -91,18 +110,20 @@ def read_header(file: BinaryIO, size: int, path: Path) -> tuple[Header, bytearra
 
 
 def _write_frames(
-    file: BinaryIO, header: Header, frame_0: bytearray, path: Path, out: BinaryIO
+    file: BinaryIO, form: TwinForm, frame_0: bytearray, path: Path, out: BinaryIO
 ) -> Packed | None:
     encoder = FrameEncoder()
-    buffer = memoryview(bytearray(min(FRAME_BYTES, header.data_bytes)))
+    file_size = form.frames[-1].stop
+    buffer = memoryview(bytearray(min(FRAME_BYTES, file_size - len(frame_0))))
     sizes: list[tuple[int, int]] = []
-    for index, content in enumerate(plan_frames(header, header.file_bytes)):
+    for index, place in enumerate(form.frames):
         if index == 0:
             view = memoryview(frame_0)
         else:
-            view = buffer[: len(content)]
+            view = buffer[: len(place)]
             read_exactly(file, view, path)
-        frame = encoder.encode(view)
+        content = form.content(index, view)
+        frame = encoder.encode(content)
         out.write(frame)
         sizes.append((len(content), len(frame)))
     if not encoder.pays:
@@ -110,4 +131,4 @@ def _write_frames(
     table = SeekTable.of(sizes)
     dumped = table.dump()
     out.write(dumped)
-    return Packed(table, table.stored_bytes + len(dumped))
+    return Packed(table, table.stored_bytes + len(dumped), file_size)

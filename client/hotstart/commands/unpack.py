@@ -1,4 +1,4 @@
-"""``hotstart unpack``: turn zstd-framed Safetensors back into the file that was packed, verified."""
+"""``hotstart unpack``: turn a twin back into the Safetensors file that was packed, verified."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 from hotstart.commands.framed_file import FramedFile
 from hotstart.commands.local_files import FileFailure, new_file, open_file
-from hotstart.commands.pack import SUFFIX
 from hotstart.wire.frames import FRAME_BYTES
+from hotstart.wire.manifest import TWIN_SUFFIXES
 
-SUMMARY = "Turn a packed .safetensors.zst back into the .safetensors file, every frame verified."
+SUMMARY = "Turn a packed .safetensors.zst or .zsp back into the .safetensors file, every frame verified."
+_SUFFIXES = " or ".join(TWIN_SUFFIXES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.add_argument("file", metavar="FILE", type=Path, help="a file that hotstart pack wrote")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, help=f"default: FILE without {SUFFIX}")
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, help=f"default: FILE without {_SUFFIXES}")
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
 
 
@@ -25,8 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     source: Path = arguments.file
     output: Path | None = arguments.output
     if output is None:
-        if source.suffix != SUFFIX or source.name == SUFFIX:
-            raise FileFailure(source, "unpack", f"its name does not end in {SUFFIX}; say where to with -o")
+        if source.suffix not in TWIN_SUFFIXES or source.name in TWIN_SUFFIXES:
+            raise FileFailure(source, "unpack", f"its name does not end in {_SUFFIXES}; say where to with -o")
         output = source.with_suffix("")
     size = unpack_file(source, output, force=arguments.force)
     print(f"{output}: {size:,} bytes")

@@ -38,7 +38,7 @@ class TwinForm:
         """
         if not self.widths:
             return identity
-        return dump_prefix(identity) + identity if index == 0 else split(identity, self.widths[index])
+        return dump_prefix(identity) + bytes(identity) if index == 0 else split(identity, self.widths[index])
 
 
 def plan_twin(suffix: str, header: Header, file_size: int) -> TwinForm:

@@ -81,6 +81,26 @@ def test_framed_file(source: Path, processes: Processes) -> None:
     assert all(0 <= tensor["ratio"] < 1 for tensor in tensors if tensor["frames"] is not None)
 
 
+def test_planes(source: Path, processes: Processes) -> None:
+    """A file of byte planes is described as the file that it holds, with the width of every frame."""
+    processes.run("pack", "--planes", str(source)).check()
+    packed = source.with_name("model.safetensors.zsp")
+    plain, found = inspect(processes, source), inspect(processes, packed)
+    assert found["form"] == "safetensors.zsp"
+    assert (found["bytes"], found["identity_bytes"]) == (packed.stat().st_size, source.stat().st_size)
+    frames, tensors = found["frames"], found["tensors"]
+    assert isinstance(frames, list)
+    assert isinstance(tensors, list)
+    assert sum(frame["identity_bytes"] for frame in frames) == found["identity_bytes"]
+    assert [tensor["offset"] for tensor in tensors] == [tensor["offset"] for tensor in plain["tensors"]]  # type: ignore[attr-defined]
+    widths = {tensor["name"]: frames[tensor["frames"][0]]["width"] for tensor in tensors if tensor["frames"]}
+    assert widths == {"large": 1, "small": 4, "scalar": 8}
+    printed = processes.run("inspect", str(packed)).check().stdout
+    assert "form      byte planes of safetensors" in printed
+    heads = [line.split() for line in printed.splitlines()]
+    assert ["frame", "offset", "bytes", "identity", "width", "ratio"] in heads
+
+
 def test_tables(source: Path, processes: Processes) -> None:
     """Without --json the same is printed as aligned tables for people."""
     processes.run("pack", str(source)).check()

@@ -56,6 +56,37 @@ def test_round_trip(source: Path, packed: Path, processes: Processes, tmp_path: 
     assert names(tmp_path) == {"model.safetensors", "copy.safetensors", "copy.safetensors.zst"}
 
 
+def test_round_trip_of_planes(source: Path, processes: Processes, tmp_path: Path) -> None:
+    """pack --planes writes FILE.zsp, smaller than FILE.zst; unpack takes it back, whatever its name."""
+    said = processes.run("pack", "--planes", str(source)).check().stdout
+    packed = source.with_name("model.safetensors.zsp")
+    size, whole = packed.stat().st_size, source.stat().st_size
+    assert said.startswith(f"{packed}: {size:,} bytes in ")
+    assert said.endswith(f" frames, {size / whole:.1%} of {whole:,}\n")
+    processes.run("pack", str(source)).check()
+    assert size < 0.95 * source.with_name("model.safetensors.zst").stat().st_size
+    content = source.read_bytes()
+    source.unlink()
+    processes.run("unpack", str(packed)).check()
+    assert source.read_bytes() == content
+    misnamed = packed.rename(tmp_path / "copy.safetensors.zst")
+    processes.run("unpack", str(misnamed)).check()
+    assert (tmp_path / "copy.safetensors").read_bytes() == content
+
+
+@pytest.mark.parametrize("place", [0.0, 0.2, 0.5, 0.8, 0.999])
+def test_damage_in_planes_is_found(place: float, source: Path, processes: Processes, tmp_path: Path) -> None:
+    """One flipped bit anywhere is an error that names the place, and nothing is left."""
+    processes.run("pack", "--planes", str(source), "-o", str(tmp_path / "x.zsp")).check()
+    data = bytearray((tmp_path / "x.zsp").read_bytes())
+    data[int(len(data) * place)] ^= 1
+    (tmp_path / "x.zsp").write_bytes(data)
+    finished = processes.run("unpack", str(tmp_path / "x.zsp"), "-o", str(tmp_path / "out"))
+    assert finished.status == 1
+    assert str(tmp_path / "x.zsp") in finished.stderr
+    assert names(tmp_path) == {"model.safetensors", "x.zsp"}
+
+
 def test_what_pack_says(source: Path, processes: Processes, tmp_path: Path) -> None:
     """pack names what it wrote, its size, its frames and the ratio, and leaves the source alone."""
     before = source.read_bytes()
@@ -185,7 +216,7 @@ def test_truncation_is_found(missing: int, packed: Path, processes: Processes) -
         (("pack", "{}"), "cannot read {}: it is not a regular file"),
         (("pack", "{}/pipe"), "cannot read {}/pipe: it is not a regular file"),
         (("unpack", "{}/absent.zst"), "cannot read {}/absent.zst: No such file or directory"),
-        (("unpack", "{}/model.safetensors"), "its name does not end in .zst; say where to with -o"),
+        (("unpack", "{}/model.safetensors"), "its name does not end in .zst or .zsp; say where to with -o"),
         (("pack", "{}/model.safetensors", "-o", "{}/no/folder"), "cannot write {}/no/folder: No such file"),
     ],
 )
