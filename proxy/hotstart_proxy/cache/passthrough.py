@@ -128,8 +128,10 @@ class PassThrough:
     async def close(self) -> None:
         """End all shared reads; whoever reads them, or comes later, gets CacheClosed."""
         self._closed = True
-        for shared in list(self._all):
-            await shared.close()
+        ending = [shared.end() for shared in self._all]
+        if ending:
+            # All end whatever one of them raises, and also where the caller is cancelled.
+            await asyncio.wait(ending)
 
 
 class _PieceCheck:
@@ -300,9 +302,8 @@ class _SharedRead:
         self._window_bytes -= length
         self._windows.bytes -= length
 
-    async def close(self) -> None:
-        """End the read."""
+    def end(self) -> asyncio.Task[None]:
+        """Begin to end the read, whose readers get CacheClosed; return the task to wait for."""
         self._error = CacheClosed()
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        return self._task
