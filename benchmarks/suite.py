@@ -11,7 +11,11 @@ from benchmarks.harness.results import Results
 __all__ = ["NAMES", "Benchmark", "load"]
 
 # Each is a module of this folder with SUMMARY and run(profile, results).
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = (
+    "serve",
+    "store_open",
+    "tiers",
+)
 
 
 class Benchmark(Protocol):

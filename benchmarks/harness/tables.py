@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .results import Cell, Goal, Results
+from .results import Cell, Goal, Results, Skip
 from .statistics import Interval, spread
 
 __all__ = ["benchmark_section", "figure", "markdown_table"]
@@ -51,9 +51,13 @@ def benchmark_section(results: Results, benchmark: str, *, judged: bool = True) 
     parts += [_figures(unit, [cell for cell in cells if cell.unit == unit]) for unit in units]
     skips = [skip for skip in results.skips if skip.benchmark == benchmark]
     if skips:
-        lines = [f"- {' · '.join(filter(None, (skip.key, skip.arm)))}: {skip.reason}" for skip in skips]
-        parts.append("Skipped:\n\n" + "\n".join(lines))
+        parts.append("Skipped:\n\n" + "\n".join(_skipped(skip) for skip in skips))
     return "\n\n".join(parts) or "Nothing was measured."
+
+
+def _skipped(skip: Skip) -> str:
+    what = ", ".join(filter(None, (skip.arm, skip.key))) or "what is not above"
+    return f"- {what}: {skip.reason}"
 
 
 def goals_table(goals: Sequence[Goal]) -> str:
