@@ -48,6 +48,7 @@ http {{
         listen {address}:{port} backlog=1024;
         listen unix:{unix} backlog=1024;
         root "{root}";
+        {extra}
     }}
 }}
 """
@@ -90,7 +91,12 @@ def version() -> str | None:
 
 @contextmanager
 def serving(
-    root: Path, folder: Path, *, address: str = "127.0.0.1", prefix: tuple[str, ...] = ()
+    root: Path,
+    folder: Path,
+    *,
+    address: str = "127.0.0.1",
+    prefix: tuple[str, ...] = (),
+    extra: str = "",
 ) -> Iterator[Nginx]:
     """Serve the files below root.
 
@@ -99,6 +105,7 @@ def serving(
         folder: for its configuration and logs; created.
         address: the TCP address to listen at.
         prefix: a command to run it under, which becomes it (``ip netns exec NAME``).
+        extra: more directives of the server.
 
     Raises:
         BenchmarkFailed: it does not start.
@@ -111,7 +118,14 @@ def serving(
         config = folder / "nginx.conf"
         # As root its worker would become nobody, who may not read what we make.
         user = "user root;" if os.geteuid() == 0 else ""
-        places = {"folder": folder, "root": root, "unix": unix, "address": address, "port": port}
+        places = {
+            "folder": folder,
+            "root": root,
+            "unix": unix,
+            "address": address,
+            "port": port,
+            "extra": extra,
+        }
         config.write_text(_CONFIG.format(user=user, **places))
         command = [*prefix, path, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
         with running(command, folder / "nginx.log", lambda: _answers(unix)) as process:
