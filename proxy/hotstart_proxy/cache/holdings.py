@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.errors import FormatError
-from hotstart.wire.index import Index
+from hotstart.wire.index import Index, version_order
 from hotstart.wire.manifest import Manifest
 from hotstart_proxy.core.observer import Observer
 from hotstart_proxy.core.retention import (
@@ -61,6 +61,8 @@ class Holdings:
         self._give_way = give_way
         self._pins = Pins(store)
         self._indexes: dict[str, Index] = {}
+        # What the store has that is newer than what was last seen here: another cache on it has heard first.
+        self._newer: dict[str, Index] = {}
         self._kept: dict[str, tuple[str, ...]] = {}
         self._versions: dict[str, dict[str, KeptVersion]] = {}
         # What a pin on a version holds: sizes by content id.
@@ -117,10 +119,33 @@ class Holdings:
         index = self._indexes.get(model)
         if index is None:
             return False
-        kept = kept_versions(index, self._settings.newest_of(model), self._pins.versions(model))
+        kept = self._kept_by(index)
+        newer = self._newer.get(model)
+        if newer is not None and _recency(newer) <= _recency(index):
+            newer = None
+            del self._newer[model]
+        if newer is not None:
+            # Until the origin has told us the same, nothing goes that either of the two keeps.
+            entries = {entry.version: entry for entry in (*index.versions, *newer.versions)}
+            both = {*kept, *self._kept_by(newer)}
+            kept = tuple(sorted(both, key=lambda version: version_order(entries[version])))
         changed = self._kept.get(model) != kept
         self._kept[model] = kept
         return changed
+
+    def _kept_by(self, index: Index) -> tuple[str, ...]:
+        pinned = self._pins.versions(index.model)
+        return kept_versions(index, self._settings.newest_of(index.model), pinned)
+
+    def _stored_index_seen(self, index: Index) -> None:
+        known = self._indexes.get(index.model)
+        if known is None:
+            self.index_seen(index)
+        elif _recency(index) > _recency(known):
+            self._newer[index.model] = index
+            self._keep_anew(index.model)
+        elif self._newer.pop(index.model, None) is not None:
+            self._keep_anew(index.model)
 
     def manifest_seen(self, manifest: Manifest, manifest_id: str, published_at: int) -> bool:
         """Take note of a kept version's blobs; tell whether its manifest was not known."""
@@ -146,11 +171,11 @@ class Holdings:
 
     def _live_pins(self) -> list[Pin]:
         """Return the pins on versions that have not been unpublished."""
-        return [
-            pin
-            for pin in self._pins.all()
-            if pin.model not in self._indexes or self._indexes[pin.model].entry(pin.version) is not None
-        ]
+        return [pin for pin in self._pins.all() if self._is_published(pin.model, pin.version)]
+
+    def _is_published(self, model: str, version: str) -> bool:
+        indexes = [seen[model] for seen in (self._indexes, self._newer) if model in seen]
+        return not indexes or any(index.entry(version) is not None for index in indexes)
 
     def _all(self) -> list[KeptVersion]:
         """Return all kept versions whose blobs are known, with what the pins hold."""
@@ -194,26 +219,31 @@ class Holdings:
             place = documents.place_of(name)
             if place is None or place.kind not in (documents.Kind.INDEX, documents.Kind.MANIFEST):
                 continue
-            if model not in (None, place.model):
+            is_index = place.kind == documents.Kind.INDEX
+            if model not in (None, place.model) or (
+                not is_index and place.name in self._versions.get(place.model, {})
+            ):
                 continue
             data = await self._store.read_document(name)
             if data is None:
                 continue
             try:
-                if place.kind == documents.Kind.INDEX:
-                    if place.model not in self._kept:
-                        self.index_seen(await asyncio.to_thread(Index.parse, data))
-                elif place.name not in self._versions.get(place.model, {}):
+                if is_index:
+                    self._stored_index_seen(await asyncio.to_thread(Index.parse, data))
+                else:
                     manifest = await asyncio.to_thread(Manifest.parse, data)
                     self.manifest_seen(manifest, sha256_id(data), manifest.published_at)
             except FormatError:
-                await self._store.delete_document(name)
+                # An index that is known here is written again by whoever verifies the store.
+                if not (is_index and place.model in self._indexes):
+                    await self._store.delete_document(name)
         self._loaded = self._loaded or model is None
 
     async def retire(self, model: str) -> int:
         """Remove what only versions of model needed that are no longer kept or have changed; return bytes."""
         async with self._lock:
             await self._learn()
+            await self._load(model)
             if model not in self._kept:
                 return 0
             kept = self._kept[model]
@@ -408,3 +438,8 @@ class Holdings:
                 else:
                     passed_over.add(blob)
         return freed
+
+
+def _recency(index: Index) -> tuple[int, int]:
+    """Return what rises with every publish: of an adopted model, which has no serial, its newest version."""
+    return index.serial, index.versions[-1].published_at if index.versions else 0

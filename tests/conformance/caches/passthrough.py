@@ -60,6 +60,7 @@ class PassThroughSuite:
             first = asyncio.create_task(read(cache, FILE))
             await eventually(lambda: bench.origin.given[KEY] == PIECE_BYTES // 2)
             second = asyncio.create_task(read(cache, FILE))
+            await eventually(lambda: cache.load().bodies == 2)
             await asyncio.sleep(0)
             hold.set()
             assert (await first)[0] == (await second)[0] == MODEL_BYTES

@@ -93,3 +93,30 @@ class SharingCachesSuite:
             await body.close()
             assert (await read(other, MODEL))[0] == MODEL_BYTES
         assert bench.origin.given[KEY] == len(MODEL_BYTES)
+
+    async def test_what_another_has_seen_published_is_not_garbage(self, bench: Bench) -> None:
+        """A cache that has not heard of a new version or alias leaves alone what another one keeps for it."""
+        contents = {str(number): some_bytes(1000, seed=number) for number in range(1, 4)}
+        for version in ("1", "2"):
+            await bench.tree.publish(version, {"model.safetensors": contents[version]})
+        settings = CacheSettings(keep_versions=1)
+        async with bench.cache(settings) as one, bench.cache(settings) as other:
+            await one.warm(await resolve(one, "org/bert@2"))
+            await bench.tree.publish("3", {"model.safetensors": contents["3"]})
+            await bench.tree.alias("prod", "1")
+            bench.pass_seconds(60)
+            for version in ("3", "1"):
+                await other.warm(await resolve(other, f"org/bert@{version}"))
+            kept = {f"org/bert/manifests/{version}.json" for version in ("3", "1")}
+            # Documents are written one after the other, an index before its manifests.
+            await eventually(lambda: bench.backing.documents() >= kept)
+            await one.gc()
+            await one.gc()
+            for version in ("3", "1"):
+                answer = await read(other, f"org/bert@{version}/model.safetensors")
+                assert answer == (contents[version], BodySource.HIT)
+        async with bench.cache(settings) as late:
+            await late.gc()
+            for version in ("3", "1"):
+                answer = await read(late, f"org/bert@{version}/model.safetensors")
+                assert answer == (contents[version], BodySource.HIT)
