@@ -82,6 +82,8 @@ class Relay:
         port: where it listens.
         requests: bytes towards the target.
         answers: bytes from the target.
+        connections: how many were accepted.
+        gets: how many GET requests went through.
     """
 
     def __init__(self, target: int) -> None:
@@ -90,6 +92,11 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self.requests = Direction()
         self.answers = Direction()
+        self.connections = 0
+        self.gets = 0
+        self._stall_after: int | None = None
+        self._stalled = threading.Event()
+        self._closed = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -101,6 +108,7 @@ class Relay:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._listener.close()
+        self._closed.set()
         self.requests.close()
         self.answers.close()
         self.cut()
@@ -108,6 +116,22 @@ class Relay:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def stall_one(self, after: int) -> None:
+        """Let the first connection that has brought so many bytes of answers bring no more, for good."""
+        with self._lock:
+            self._stall_after = after
+
+    def wait_until_stalled(self) -> None:
+        """Wait until one connection brings no more."""
+        assert self._stalled.wait(DEADLINE_SECONDS), f"no connection brought {self._stall_after} bytes"
+
+    def _stalls_here(self, brought: int) -> bool:
+        with self._lock:
+            if self._stall_after is None or brought < self._stall_after:
+                return False
+            self._stall_after = None
+            return True
 
     def cut(self) -> None:
         """Reset all connections that are open now."""
@@ -133,12 +157,22 @@ class Relay:
                 continue
             with self._lock:
                 self._sockets |= {near, far}
+                self.connections += 1
             for source, sink, direction in ((near, far, self.requests), (far, near, self.answers)):
                 threading.Thread(target=self._pump, args=(source, sink, direction), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, direction: Direction) -> None:
+        brought = 0
         try:
             while data := source.recv(_CHUNK_BYTES):
+                if direction is self.requests:
+                    with self._lock:
+                        self.gets += data.count(b"GET /")
+                elif self._stalls_here(brought):
+                    self._stalled.set()
+                    self._closed.wait()
+                    break
+                brought += len(data)
                 rest = memoryview(data)
                 while rest and (count := direction.admit(len(rest))):
                     sink.sendall(rest[:count])

@@ -21,6 +21,7 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.ranges import ByteRange
 
 from .cpus import usable_cpus
+from .patience import Patience
 from .planning import Verification, worker_count
 from .targets import Target
 from .weights import TensorReady
@@ -29,6 +30,8 @@ __all__ = ["Clock", "ForkedProcess", "Request", "Transfer", "TransferAborted"]
 
 # A thread that is told to end does so within a read or a decoded frame; an import lock can hold it longer.
 _JOIN_SECONDS = 5.0
+# How often the hedger looks: a stuck request is noticed at most so much of the limit too late.
+_LOOKS_A_LIMIT = 4
 
 
 class ForkedProcess(HotstartError):
@@ -66,15 +69,23 @@ class Request:
         position: the next identity byte; what lies before it is never asked for again.
         stop: where it ends.
         quiet: the bytes replace damaged ones that were reported already.
+        waits_since: when the wait for its next bytes began; None while nothing is waited for.
+        session: that it is being received with.
+        is_hedged: it was asked for a second time; that happens once.
+        is_taken: another worker goes on with it as soon as this one has let go.
     """
 
-    __slots__ = ("position", "quiet", "stop", "target")
+    __slots__ = ("is_hedged", "is_taken", "position", "quiet", "session", "stop", "target", "waits_since")
 
     def __init__(self, target: Target, wanted: ByteRange, *, quiet: bool = False) -> None:
         self.target = target
         self.position = wanted.start
         self.stop = wanted.stop
         self.quiet = quiet
+        self.waits_since: float | None = None
+        self.session: Session | None = None
+        self.is_hedged = False
+        self.is_taken = False
 
 
 class Clock:
@@ -121,11 +132,13 @@ class Transfer:
         self._condition = threading.Condition()
         # All below are guarded by the condition.
         self._requests: deque[Request] = deque()
-        self._busy = 0
+        self._active: set[Request] = set()
+        self._patience = Patience()
         self._open_targets = int(stays)
         self._buffers = False
         self._kind = SourceKind.TCP
         self._threads: list[threading.Thread] = []
+        self._hedger: threading.Thread | None = None
         self._sessions: set[Session] = set()
         self._is_over = False
         self._events: SimpleQueue[Event] = SimpleQueue()
@@ -220,8 +233,8 @@ class Transfer:
         if os.getpid() != self._pid:
             return
         self._end(TransferAborted(self.doing))
-        for thread in self._threads:
-            if thread is not threading.current_thread():
+        for thread in (*self._threads, self._hedger):
+            if thread is not None and thread is not threading.current_thread():
                 thread.join(_JOIN_SECONDS)
 
     def _end(self, event: Event) -> None:
@@ -241,19 +254,83 @@ class Transfer:
     # What workers call.
 
     def next_request(self) -> Request | None:
-        """Return the next request, waiting for one; None at the end. From then on the worker is busy."""
+        """Return the next request, waiting for one; None at the end. From then on it is the worker's."""
         with self._condition:
             while not self._requests and not self._is_over:
                 self._condition.wait()
             if self._is_over:
                 return None
-            self._busy += 1
-            return self._requests.popleft()
+            request = self._requests.popleft()
+            self._active.add(request)
+            return request
 
-    def finished_request(self) -> None:
-        """Note that a worker is free again."""
+    def let_go(self, request: Request) -> None:
+        """Note that a worker is done with a request, or leaves the rest to the one that took it."""
         with self._condition:
-            self._busy -= 1
+            self._active.discard(request)
+            if request.is_taken:
+                self._condition.notify_all()
+
+    def arrived(self, request: Request) -> None:
+        """Note that bytes of a request, or the head of their answer, are there."""
+        now = time.perf_counter()
+        if request.waits_since is not None:
+            self._patience.arrived(request.waits_since, now)
+        request.waits_since = None
+        if self.clock.first_byte is None:
+            self.clock.first_byte = now
+
+    # What the hedger calls.
+
+    def next_stuck(self) -> tuple[Request, float] | None:
+        """Wait for a request that has brought nothing for too long; None at the end.
+
+        Returns:
+            The request, hedged from now on, and since when it has been waiting.
+        """
+        with self._condition:
+            while not self._is_over and (limit := self._patience.limit_seconds) is not None:
+                now = time.perf_counter()
+                for request in self._active:
+                    since = request.waits_since
+                    if since is None or request.is_hedged or not self._patience.is_due(since, now):
+                        continue
+                    request.is_hedged = True
+                    self._patience.hedged()
+                    return request, since
+                # Nobody tells when a wait begins, so a look now and then; none while nothing is wanted.
+                is_idle = not self._active and not self._requests
+                self._condition.wait(None if is_idle else limit / _LOOKS_A_LIMIT)
+            return None
+
+    def take(self, request: Request, since: float) -> Request | None:
+        """Take a stuck request away from its worker and return the rest, once the worker has let go of it.
+
+        Its session is closed under the worker's hands. None where it got on meanwhile, or nothing is left.
+
+        Raises:
+            TransferAborted: the transfer has ended.
+        """
+        with self._condition:
+            if request not in self._active or request.waits_since != since:
+                return None
+            request.is_taken = True
+            session = request.session
+        if session is not None:
+            session.close()
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_over or request not in self._active)
+        self.check_running()
+        if request.position >= request.stop:
+            return None
+        return Request(request.target, ByteRange(request.position, request.stop))
+
+    def was_useless(self) -> None:
+        """Note that a hedge did not help."""
+        with self._condition:
+            self._patience.was_useless()
+
+    # What both call.
 
     def add(self, target: Target, ranges: Sequence[ByteRange]) -> None:
         """Add requests for a target."""
@@ -315,11 +392,6 @@ class Transfer:
         with self._condition:
             self._condition.notify_all()
 
-    def first_byte(self) -> None:
-        """Note that bytes arrive."""
-        if self.clock.first_byte is None:
-            self.clock.first_byte = time.perf_counter()
-
     def note_retry(self, reason: str) -> None:
         """Note that something is asked for again, for the report."""
         with self._condition:
@@ -347,11 +419,15 @@ class Transfer:
         session.close()
 
     def _spawn(self) -> None:
+        from .hedger import Hedger
         from .worker import Worker
 
-        left = len(self._requests) + self._busy
+        left = len(self._requests) + len(self._active)
         count = worker_count(self._kind, self._cpus, left, buffers=self._buffers)
         while len(self._threads) < count:
             thread = threading.Thread(target=Worker(self).run, name="hotstart-transfer", daemon=True)
             self._threads.append(thread)
             thread.start()
+        if self._hedger is None:
+            self._hedger = threading.Thread(target=Hedger(self).run, name="hotstart-transfer", daemon=True)
+            self._hedger.start()

@@ -13,6 +13,7 @@ What is asked for again, and of whom:
 from __future__ import annotations
 
 import random
+import time
 import zlib
 from collections.abc import Iterable
 
@@ -56,9 +57,8 @@ class Worker:
         try:
             while (request := transfer.next_request()) is not None:
                 self._perform(request)
-                while self._to_mend:
-                    self._mend(*self._to_mend.pop())
-                transfer.finished_request()
+                transfer.let_go(request)
+                self._mend_all()
         except TransferAborted:
             pass
         except BaseException as error:  # noqa: BLE001 - a thread's end: whoever waits gets it
@@ -69,16 +69,23 @@ class Worker:
     # Which source.
 
     def _perform(self, request: Request) -> None:
-        """Receive all of a request, from whatever source it takes."""
+        """Receive all of a request, from whatever source it takes, unless another worker takes it away."""
         tries = 0
         while request.position < request.stop:
             self._transfer.check_running()
             source = self._enter(request.target)
+            # In this order: whoever takes it marks it first, and closes the session that it finds then.
+            request.session = self._session
+            if request.is_taken:
+                break
             before = (request.position, self._frame_filled)
             try:
                 self._receive(request, source)
             except SourceError as error:
                 self._transfer.check_running()
+                request.waits_since = None
+                if request.is_taken:
+                    break
                 has_progressed = (request.position, self._frame_filled) != before
                 tries = self._cope(source, error, 1 if has_progressed else tries + 1)
             except _DamagedFrame as damaged:
@@ -87,6 +94,8 @@ class Worker:
                 # Two of these are as bad as four connections lost.
                 tries = (0 if has_progressed else tries) + _ATTEMPTS // 2
                 tries = self._cope(source, _as_source_error(source, request.target, damaged.error), tries)
+        if request.is_taken:
+            self._leave()
 
     def _enter(self, target: Target) -> Source:
         """Return the nearest source, with a session at hand."""
@@ -139,11 +148,11 @@ class Worker:
             self._transfer.add(target, target.widen())
         reported = request.position
         try:
-            with self._fetch(target, target.identity, ByteRange(reported, request.stop)) as body:
+            with self._fetch(request, target.identity, ByteRange(reported, request.stop)) as body:
                 while request.position < request.stop:
                     border = min((request.position // PIECE_BYTES + 1) * PIECE_BYTES, request.stop)
                     window = target.window(ByteRange(request.position, border))
-                    request.position += self._read(body, window, source)
+                    request.position += self._read(request, body, window, source)
                     if request.position == border or target.is_eager:
                         self._report(request, ByteRange(reported, request.position), source, checked=checked)
                         reported = request.position
@@ -163,27 +172,31 @@ class Worker:
             if self._can_decode(target, entries[0], twin):
                 self._decode(request, entries[0], twin)
             return
-        with self._fetch(target, twin.representation, ByteRange(start, stop)) as body:
+        with self._fetch(request, twin.representation, ByteRange(start, stop)) as body:
             for entry in entries:
                 self._hold(twin.representation.id, entry)
                 stored = memoryview(self._frame)[: len(entry.stored)]
                 while self._frame_filled < len(stored):
-                    count = self._read(body, stored[self._frame_filled :], source)
+                    count = self._read(request, body, stored[self._frame_filled :], source)
                     self._frame_filled += count
                     self._transfer.chain.count(source, count)
                 if not self._can_decode(target, entry, twin):
                     return
                 self._decode(request, entry, twin)
 
-    def _fetch(self, target: Target, representation: Representation, wanted: ByteRange) -> Body:
+    def _fetch(self, request: Request, representation: Representation, wanted: ByteRange) -> Body:
         assert self._session is not None
-        return self._session.fetch(target.file, representation, wanted)
+        request.waits_since = time.perf_counter()
+        body = self._session.fetch(request.target.file, representation, wanted)
+        self._transfer.arrived(request)
+        return body
 
-    def _read(self, body: Body, window: memoryview, source: Source) -> int:
+    def _read(self, request: Request, body: Body, window: memoryview, source: Source) -> int:
+        request.waits_since = time.perf_counter()
         count = body.readinto(window)
         if not count:
             raise SourceError(source.name, "receiving", "the body ended early", transient=True)
-        self._transfer.first_byte()
+        self._transfer.arrived(request)
         return count
 
     def _report(self, request: Request, arrived: ByteRange, source: Source, *, checked: bool) -> None:
@@ -211,6 +224,10 @@ class Worker:
             else:
                 # Not mended here: the connection is in the middle of a body.
                 self._to_mend.append((target, piece))
+
+    def _mend_all(self) -> None:
+        while self._to_mend:
+            self._mend(*self._to_mend.pop())
 
     def _mend(self, target: Target, piece: int) -> None:
         """Receive a damaged piece again until it is sound."""
