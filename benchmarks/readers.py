@@ -5,8 +5,7 @@ speaks as little HTTP as it takes, the same for every server: requests are made 
 received into memory that is used again, nothing is parsed but the status and the length.
 
 Large ranges: a thread a connection on blocking sockets, since receiving releases the interpreter's lock. Many
-connections with small ranges: one thread with epoll, since so many threads would measure how they wait for
-that lock.
+connections: one thread with epoll, since so many threads would measure how they wait for that lock.
 """
 
 from __future__ import annotations
@@ -23,13 +22,20 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
 
 from benchmarks.harness.folders import REPOSITORY
 from benchmarks.harness.processes import BenchmarkFailed
 from benchmarks.harness.statistics import percentile
 
-__all__ = ["Load", "Outcome", "apply"]
+__all__ = ["Load", "Outcome", "Pattern", "apply"]
 
+# in order: one reading of the file, whose ranges the connections share out, by threads. shuffled: the same in
+# random order, by epoll. each: every connection reads all of the file, by epoll.
+Pattern: TypeAlias = Literal["in order", "shuffled", "each"]
+
+# By epoll, bodies longer than this are received over and over into the same memory.
+_EPOLL_BUFFER_BYTES = 256 * 1024
 _HEAD_BYTES = 4096
 _HEAD = re.compile(rb"HTTP/1\.1 206 .*?\r\nContent-Length: (\d+)\r\n.*?\r\n\r\n", re.DOTALL | re.IGNORECASE)
 _TIMEOUT_SECONDS = 60.0
@@ -44,9 +50,10 @@ class Load:
         path: of the URL.
         size_bytes: of the file.
         range_bytes: of each request; the file is read in such ranges.
-        requests: how many in all, whichever connections take them; beyond the file's end they begin again.
+        requests: how many in all, or of each connection where each reads all; beyond the file's end they
+            begin again.
         connections: how many at a time.
-        shuffled: in random order, and by epoll; else in order, by threads.
+        pattern: who asks for what.
     """
 
     address: str
@@ -55,7 +62,7 @@ class Load:
     range_bytes: int
     requests: int
     connections: int
-    shuffled: bool = False
+    pattern: Pattern = "in order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ def connect(address: str) -> socket.socket:
 def requests(load: Load) -> Iterator[bytes]:
     """Yield all requests, in order."""
     starts = list(range(0, load.size_bytes, load.range_bytes))
-    if load.shuffled:
+    if load.pattern == "shuffled":
         random.Random(1).shuffle(starts)
     for number in range(load.requests):
         start = starts[number % len(starts)]
@@ -119,8 +126,8 @@ def requests(load: Load) -> Iterator[bytes]:
         yield f"GET {load.path} HTTP/1.1\r\nHost: bench\r\nRange: bytes={start}-{last}\r\n\r\n".encode()
 
 
-def answer_bytes(buffer: bytearray, received: int) -> int | None:
-    """Return the length of the answer that begins in buffer, head included; None while the head is not whole.
+def answer(buffer: bytearray, received: int) -> tuple[int, int] | None:
+    """Return the lengths of head and body of the answer in buffer; None while the head is not whole.
 
     Raises:
         BenchmarkFailed: it is no 206 with a length.
@@ -131,21 +138,21 @@ def answer_bytes(buffer: bytearray, received: int) -> int | None:
     head = _HEAD.match(buffer, 0, end + 4)
     if head is None:
         raise BenchmarkFailed(f"not a 206 with a length: {bytes(buffer[: min(received, 200)])!r}")
-    return end + 4 + int(head[1])
+    return end + 4, int(head[1])
 
 
 def ask(sock: socket.socket, request: bytes, buffer: bytearray, view: memoryview) -> int:
-    """Send a request, receive all of the answer into buffer, and return its length, head included."""
+    """Send a request, receive all of the answer into buffer, and return the length of its body."""
     sock.sendall(request)
-    received, wanted = 0, None
-    while wanted is None or received < wanted:
-        count = sock.recv_into(view[received:wanted])
+    received, lengths = 0, None
+    while lengths is None or received < sum(lengths):
+        count = sock.recv_into(view[received:])
         if not count:
             raise BenchmarkFailed("the server closed the connection in the middle of an answer")
         received += count
-        if wanted is None:
-            wanted = answer_bytes(buffer, received)
-    return received
+        if lengths is None:
+            lengths = answer(buffer, received)
+    return lengths[1]
 
 
 @dataclass(slots=True)
@@ -177,10 +184,10 @@ def by_threads(load: Load) -> tuple[float, _Tally]:
                     if request is None:
                         return
                     began = time.perf_counter()
-                    received = ask(sock, request, buffer, view)
+                    body = ask(sock, request, buffer, view)
                     took = time.perf_counter() - began
                     with lock:
-                        tally.body_bytes += received - (buffer.find(b"\r\n\r\n") + 4)
+                        tally.body_bytes += body
                         tally.latencies.append(took)
         except (OSError, BenchmarkFailed, threading.BrokenBarrierError) as error:
             failures.append(error)
@@ -204,36 +211,50 @@ def by_threads(load: Load) -> tuple[float, _Tally]:
 @dataclass(slots=True)
 class _Connection:
     sock: socket.socket
+    todo: Iterator[bytes]
     buffer: bytearray
     view: memoryview
     began: float = 0.0
     received: int = 0
-    wanted: int | None = None
+    lengths: tuple[int, int] | None = None
+
+    def receive(self) -> bool:
+        """Receive what is there; tell whether the answer is whole."""
+        # Of a body longer than the buffer the rest goes where the beginning was.
+        start = self.received if self.received < len(self.view) else 0
+        count = self.sock.recv_into(self.view[start:])
+        if not count:
+            raise BenchmarkFailed("the server closed the connection in the middle of an answer")
+        self.received += count
+        if self.lengths is None:
+            self.lengths = answer(self.buffer, self.received)
+        return self.lengths is not None and self.received == sum(self.lengths)
 
 
 def by_epoll(load: Load) -> tuple[float, _Tally]:
     """Read with one thread; return seconds and what was read."""
-    todo = requests(load)
+    shared = requests(load)
     tally = _Tally(0, [])
     poll = select.epoll()
     connections: dict[int, _Connection] = {}
     for _ in range(load.connections):
         sock = connect(load.address)
-        buffer = bytearray(load.range_bytes + _HEAD_BYTES)
-        connections[sock.fileno()] = _Connection(sock, buffer, memoryview(buffer))
+        buffer = bytearray(min(load.range_bytes, _EPOLL_BUFFER_BYTES) + _HEAD_BYTES)
+        todo = requests(load) if load.pattern == "each" else shared
+        connections[sock.fileno()] = _Connection(sock, todo, buffer, memoryview(buffer))
+        poll.register(sock, select.EPOLLIN)
 
     def begin(connection: _Connection) -> None:
-        request = next(todo, None)
+        request = next(connection.todo, None)
         if request is None:
             poll.unregister(connection.sock)
             connections.pop(connection.sock.fileno()).sock.close()
             return
-        connection.began, connection.received, connection.wanted = time.perf_counter(), 0, None
+        connection.began, connection.received, connection.lengths = time.perf_counter(), 0, None
         connection.sock.sendall(request)
 
     began = time.perf_counter()
-    for number, connection in list(connections.items()):
-        poll.register(number, select.EPOLLIN)
+    for connection in list(connections.values()):
         begin(connection)
     while connections:
         events = poll.poll(_TIMEOUT_SECONDS)
@@ -241,15 +262,10 @@ def by_epoll(load: Load) -> tuple[float, _Tally]:
             raise BenchmarkFailed("no answer in a minute")
         for number, _ in events:
             connection = connections[number]
-            count = connection.sock.recv_into(connection.view[connection.received :])
-            if not count:
-                raise BenchmarkFailed("the server closed the connection in the middle of an answer")
-            connection.received += count
-            if connection.wanted is None:
-                connection.wanted = answer_bytes(connection.buffer, connection.received)
-            if connection.received == connection.wanted:
+            if connection.receive():
+                assert connection.lengths is not None
                 tally.latencies.append(time.perf_counter() - connection.began)
-                tally.body_bytes += connection.wanted - (connection.buffer.find(b"\r\n\r\n") + 4)
+                tally.body_bytes += connection.lengths[1]
                 begin(connection)
     poll.close()
     return time.perf_counter() - began, tally
@@ -258,7 +274,7 @@ def by_epoll(load: Load) -> tuple[float, _Tally]:
 def main() -> None:
     """Read the load, do it, print the outcome."""
     load = Load(**json.load(sys.stdin))
-    seconds, tally = by_epoll(load) if load.shuffled else by_threads(load)
+    seconds, tally = by_threads(load) if load.pattern == "in order" else by_epoll(load)
     outcome = Outcome(
         seconds, tally.body_bytes, percentile(tally.latencies, 50), percentile(tally.latencies, 99)
     )

@@ -105,13 +105,12 @@ def run(profile: Profile, results: Results) -> None:
         state = warm(folder / "proxy" / "store" / "blobs")
         loads = {}
         for connections in _CONNECTIONS:
-            # As many that each connection has several, and CPU time is more than a few ticks of the clock.
             count = -(-profile.pick(quick=2, bench=1, full=4) * size // _LARGE_BYTES)
             load = partial(Load, range_bytes=_LARGE_BYTES, requests=count, connections=connections)
             loads[_large_key(connections)] = load
         small = _SMALL_CONNECTIONS * profile.pick(quick=10, bench=150, full=500)
         loads[_SMALL_KEY] = partial(
-            Load, range_bytes=_SMALL_BYTES, requests=small, connections=_SMALL_CONNECTIONS, shuffled=True
+            Load, range_bytes=_SMALL_BYTES, requests=small, connections=_SMALL_CONNECTIONS, pattern="shuffled"
         )
         for key, make in loads.items():
             measure(key, make, size, running, profile, results, state)

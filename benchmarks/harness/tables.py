@@ -35,7 +35,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def benchmark_section(results: Results, benchmark: str, *, judged: bool = True) -> str:
-    """Return a benchmark's tables: its goals, the figures by unit, and what was skipped.
+    """Return a benchmark's tables: its goals, the figures by unit and ``x_label``, and what was skipped.
 
     Args:
         results: of any profile.
@@ -47,8 +47,11 @@ def benchmark_section(results: Results, benchmark: str, *, judged: bool = True) 
     goals = [goal for goal in results.goals if goal.benchmark == benchmark]
     if goals and judged:
         parts.append(goals_table(goals))
-    units = dict.fromkeys(cell.unit for cell in cells)
-    parts += [_figures(unit, [cell for cell in cells if cell.unit == unit]) for unit in units]
+    # What grows with one thing stands apart from what grows with another.
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.unit, cell.facts.get("x_label", "")), []).append(cell)
+    parts += [_figures(unit, group) for (unit, _), group in groups.items()]
     skips = [skip for skip in results.skips if skip.benchmark == benchmark]
     if skips:
         parts.append("Skipped:\n\n" + "\n".join(_skipped(skip) for skip in skips))
