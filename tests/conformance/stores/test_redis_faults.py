@@ -125,6 +125,26 @@ async def test_other_keys_are_left_alone(server: ValkeyServer, client: Any) -> N
     assert client.mget("session:1", "hs1:c:{not an id.0}", "hs1:b:{short}") == [b"x"] * 3
 
 
+async def test_nothing_is_said_to_be_there_before_it_is(server: ValkeyServer, client: Any) -> None:
+    """As the server sees a fill, each chunk comes before its mark in the record, all before the commit."""
+    with server.client() as watching, watching.monitor() as monitor:
+        async with store(server, refresh_seconds=3600) as opened:
+            content_id = await fill(opened, TWO_PIECES)
+        client.echo("the end")
+        writes: list[str] = []
+        while not (command := monitor.next_command()["command"]).startswith("ECHO"):
+            words: list[str] = [*command[:200].split(" ", 3), "", ""]
+            name, key, where = words[:3]
+            if content_id in key:
+                chunks = [f"chunk {piece}" for piece in (0, 1) if chunk_key(content_id, piece) == key]
+                if name == "SET":
+                    writes += chunks or ["record"]
+                elif name == "SETRANGE":
+                    writes.append(f"record at {where}")
+    begun, date, state = "record", "record at 24", "record at 32"
+    assert writes == [begun, "chunk 0", "record at 40", date, "chunk 1", "record at 48", date, state]
+
+
 # Fences
 
 

@@ -246,8 +246,9 @@ async def test_a_version_that_never_fits_is_given_up(bench: Bench, caplog: pytes
         assert not [key for key in bench.origin.gets if key.startswith("org/bert/2/")]
 
 
-async def test_a_fill_that_was_cut_short_by_the_end_is_taken_up(bench: Bench) -> None:
-    """A version that was being filled when the process ended is filled by the next, index seen or not."""
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_a_fill_that_was_cut_short_by_the_end_is_taken_up(bench: Bench, damaged: bool) -> None:
+    """What was being filled when the process ended is filled by the next, even if its note is damaged."""
     await publish(bench, 1)
     async with followed(bench) as proxy:
         await read(proxy.cache, "org/bert@1/tokenizer.json")
@@ -256,6 +257,9 @@ async def test_a_fill_that_was_cut_short_by_the_end_is_taken_up(bench: Bench) ->
         await eventually(lambda: bench.origin.gets[file_key("org/bert", "2", "model.safetensors")])
         await eventually(lambda: proxy.notes() == ["2.json"])
     bench.origin.holds.clear()
+    if damaged:
+        (note,) = bench.store_root.glob("models/*/*/arrivals/*")
+        note.write_bytes(bytes([note.read_bytes()[0] ^ 1]) + note.read_bytes()[1:])
     async with followed(bench, SELDOM_SECONDS) as proxy:
         await eventually(lambda: given(bench, 2) == WEIGHTS_BYTES)
         await eventually(lambda: proxy.notes() == [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,21 @@ async def test_one_of_several_scrubs(published: Bench) -> None:
     async with published.cache(settings), published.cache(settings):
         await eventually(lambda: record.exists() and b'"finished_at":null' not in record.read_bytes())
     assert published.events.verified_bytes == len(DATA) + 2
+
+
+@pytest.mark.parametrize("offset", [0, 2, 12, -2])
+async def test_a_flipped_bit_in_the_record_of_a_scrub(published: Bench, offset: int) -> None:
+    """A record of the scrub that says nothing any more costs no more than a scrub from the beginning."""
+    settings = CacheSettings(scrub_interval_seconds=3600)
+    record = published.store_root / "models/scrub.json"
+    async with published.cache() as cache:
+        blob = await warm_version(published, cache)
+    async with published.cache(settings):
+        await eventually(lambda: record.exists() and b'"finished_at":null' not in record.read_bytes())
+    flip_bit(record, offset % record.stat().st_size)
+    flip_bit(blob, 5_000_000)
+    async with published.cache(settings) as cache:
+        await eventually(lambda: published.events.heals == 1)
+        await eventually(blob.exists)
+        assert await read(cache, f"org/bert@1/{FILE}") == (DATA, BodySource.HIT)
+        await eventually(lambda: isinstance(json.loads(record.read_bytes())["finished_at"], int))
