@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hotstart.errors import (
         AllSourcesFailed,
         CannotVerify,
+        DeviceFailed,
         DownloadFailed,
         FileNotInVersion,
         ForkedProcess,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AllSourcesFailed",
     "CannotVerify",
+    "DeviceFailed",
     "DownloadFailed",
     "FileNotInVersion",
     "ForkedProcess",

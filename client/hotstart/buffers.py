@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["HostBuffer", "MappedFile"]
@@ -26,26 +27,47 @@ class MappedFile(Protocol):
         """Drop our own reference; the mapping and its lock stay while views of it live."""
 
 
+class _Map(mmap.mmap):
+    """A map that does something before it goes: a weak reference's callback comes after."""
+
+    release: Callable[[], None] | None = None
+
+    def __del__(self) -> None:
+        if self.release is not None:
+            self.release()
+
+
 class HostBuffer:
     """Page-aligned anonymous memory of a fixed size, given back when its last view dies.
 
     Pages are touched first by whoever fills them: reserving is free, filling is spread over the workers.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, discards: bool = True) -> None:
+        """Reserve.
+
+        Args:
+            size: in bytes.
+            discards: pages may be given back; not those that are pinned.
+        """
+        self._discards = discards
         # An empty map is not allowed; a file without tensors still wants a buffer.
         mapped_bytes = max(size, 1)
         if hasattr(mmap, "MAP_PRIVATE"):
             # Python's default is a shared map: that is a file in a tmpfs, which a forked child would share,
             # and which gets no huge pages.
-            self._map = mmap.mmap(-1, mapped_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._map = _Map(-1, mapped_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         else:
-            self._map = mmap.mmap(-1, mapped_bytes)
+            self._map = _Map(-1, mapped_bytes)
         if size >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
             # A page fault per 2 MiB instead of per 4 KiB while data streams in. Kernels without it say so.
             with contextlib.suppress(OSError):
                 self._map.madvise(mmap.MADV_HUGEPAGE)
         self.view = memoryview(self._map)[:size]
+
+    def on_release(self, release: Callable[[], None]) -> None:
+        """Have something done once, by any thread, when the last view has died and before the memory goes."""
+        self._map.release = release
 
     def discard(self, start: int, stop: int) -> None:
         """Give the whole pages between two offsets back; their content is lost, the rest stays.
@@ -54,6 +76,6 @@ class HostBuffer:
         """
         first = -(-start // PAGE_BYTES) * PAGE_BYTES
         length = stop // PAGE_BYTES * PAGE_BYTES - first
-        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+        if self._discards and length > 0 and hasattr(mmap, "MADV_DONTNEED"):
             with contextlib.suppress(OSError):
                 self._map.madvise(mmap.MADV_DONTNEED, first, length)

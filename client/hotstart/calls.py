@@ -25,13 +25,14 @@ def load(
     compression: str = "auto",
     tensors: Sequence[str] | None = None,
     raw: bool = False,
+    dtype: object = None,
     **sources: str | None,
 ) -> Tensors:
     """Open a reference and load its tensors: see ``hotstart.open`` (for sources) and ``Model.load``."""
     from hotstart.model import open_model
 
     return open_model(reference, **sources).load(
-        framework, device, verify=verify, compression=compression, tensors=tensors, raw=raw
+        framework, device, verify=verify, compression=compression, tensors=tensors, raw=raw, dtype=dtype
     )
 
 
@@ -44,13 +45,14 @@ def stream(
     compression: str = "auto",
     tensors: Sequence[str] | None = None,
     raw: bool = False,
+    dtype: object = None,
     **sources: str | None,
 ) -> Iterator[tuple[str, Any]]:
     """Open a reference and yield its tensors as they become whole: see ``Model.stream``."""
     from hotstart.model import open_model
 
     return open_model(reference, **sources).stream(
-        framework, device, verify=verify, compression=compression, tensors=tensors, raw=raw
+        framework, device, verify=verify, compression=compression, tensors=tensors, raw=raw, dtype=dtype
     )
 
 
@@ -74,6 +76,7 @@ def prefetch(
     compression: str = "auto",
     tensors: Sequence[str] | None = None,
     raw: bool = False,
+    dtype: object = None,
     **sources: str | None,
 ) -> Prefetch:
     """Begin to open and load in threads, and return at once; ``.result()`` gives what ``load`` would have.
@@ -89,5 +92,6 @@ def prefetch(
         "compression": compression,
         "tensors": tensors,
         "raw": raw,
+        "dtype": dtype,
     }
     return Prefetch(reference, options, sources)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
+from hotstart.devices.base import DeviceFailed
 from hotstart.engine.planning import InvalidOption
 from hotstart.engine.transfer import ForkedProcess, TransferAborted
 from hotstart.frameworks.choice import MissingPackage, UnsupportedDtype, UnsupportedHost
@@ -16,6 +17,7 @@ from hotstart.wire.selection import ShardMismatch, WeightsNotFound
 __all__ = [
     "AllSourcesFailed",
     "CannotVerify",
+    "DeviceFailed",
     "DownloadFailed",
     "FileNotInVersion",
     "ForkedProcess",

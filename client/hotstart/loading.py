@@ -6,12 +6,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hotstart.buffers import HostBuffer
+from hotstart.devices.base import Device
+from hotstart.devices.choice import find_destination
+from hotstart.devices.pinned import PinnedMemory, copy_parts
 from hotstart.engine.planning import Compression, InvalidOption, Verification
-from hotstart.engine.targets import choose_twin
+from hotstart.engine.targets import TwinPlan, choose_twin
 from hotstart.engine.transfer import Transfer
 from hotstart.engine.weights import TensorReady, WeightsTarget, check_sha256
 from hotstart.errors import CannotVerify, TensorNotFound
-from hotstart.frameworks.choice import Framework, check_device, find_framework
+from hotstart.frameworks.choice import Framework, find_framework
+from hotstart.frameworks.torch import TorchFramework, cast, cast_name, is_cast
 from hotstart.report import Report
 from hotstart.sources.base import Source, SourceError, SourceKind
 from hotstart.wire.errors import FormatError, IntegrityError
@@ -21,6 +26,8 @@ from hotstart.wire.safetensors import LENGTH_BYTES, Header, TensorInfo, parse_he
 from hotstart.wire.selection import Selection
 
 if TYPE_CHECKING:
+    from hotstart.devices.incoming import Incoming
+    from hotstart.devices.staging import Staging
     from hotstart.sources.chain import Opened
 
 __all__ = ["LoadOptions", "Loading", "Tensors", "parse_mapped_header"]
@@ -43,19 +50,33 @@ class LoadOptions:
         compression: str = "auto",
         tensors: Sequence[str] | None = None,
         raw: bool = False,
+        dtype: object = None,
     ) -> None:
-        check_device(device)
         self.framework: Framework = find_framework(framework)
+        self.destination = find_destination(device, self.framework.name)
         self.verification = Verification.parse(verify)
         self.compression = Compression.parse(compression)
         if isinstance(tensors, str):
             raise InvalidOption("tensors", tensors, "a list of names")
         self.tensors = None if tensors is None else tuple(dict.fromkeys(tensors))
         self.raw = raw
+        self.dtype = self._parse_dtype(dtype)
         if self.verification is Verification.FULL and self.tensors is not None:
             raise InvalidOption(
                 "verify", "full", "'pieces' together with tensors=…: a sha256 is of a whole file"
             )
+
+    def _parse_dtype(self, dtype: object) -> str | None:
+        if dtype is None:
+            return None
+        if self.framework.name != "torch" or self.raw or isinstance(self.destination, PinnedMemory):
+            where = "framework='torch', without raw=True, and a device that is not 'pinned'"
+            raise InvalidOption("dtype", dtype, f"None; tensors are cast with {where}")
+        return cast_name(dtype)
+
+    def cast(self, info: TensorInfo) -> str | None:
+        """Return the name of the dtype that a tensor is cast to, or None where it stays as it is."""
+        return self.dtype if is_cast(info) else None
 
 
 class Tensors(dict[str, Any]):
@@ -88,7 +109,10 @@ class Loading:
         self._count = 0
         self._bytes = 0
         self._used_before: Mapping[str, int] = {}
-        self._transfer = Transfer(f"loading {opened.reference}", self._chain, options.verification)
+        self._staging: Staging | None = None
+        doing = f"loading {opened.reference}"
+        stays = isinstance(options.destination, Device)
+        self._transfer = Transfer(doing, self._chain, options.verification, stays=stays)
 
     def start(self) -> None:
         """Map what can be mapped, and begin to receive the rest in threads.
@@ -101,6 +125,9 @@ class Loading:
         self._used_before = self._chain.used
         files = self._files()
         self._check_verifiable(files)
+        if isinstance(self._options.destination, Device):
+            self._stage(files, self._options.destination)
+            return
         self._transfer.start([self._target(file) for file in files if not self._map(file)])
 
     def __iter__(self) -> Iterator[TensorReady]:
@@ -108,7 +135,7 @@ class Loading:
         try:
             for ready in self._transfer:
                 self._count += 1
-                self._bytes += len(ready.data)
+                self._bytes += ready.info.stop - ready.info.start
                 yield ready
         except BaseException:
             self.abort()
@@ -117,6 +144,8 @@ class Loading:
     def abort(self) -> None:
         """Stop all threads; idempotent."""
         self._transfer.abort()
+        if self._staging is not None:
+            self._staging.join()
 
     def finish(self) -> Tensors:
         """Wait for all tensors and return them.
@@ -129,14 +158,22 @@ class Loading:
 
     def collect(self, ready: Sequence[TensorReady]) -> Tensors:
         """Make tensors of what was received."""
-        made = {(path, info.name): self.tensor(TensorReady(path, info, data)) for path, info, data in ready}
+        made = {(item.path, item.info.name): self.tensor(item) for item in ready}
         tensors = {info.name: made[path, info.name] for path, infos in self._order.items() for info in infos}
         return Tensors(tensors, self._opened.opening.manifest.version, self.report())
 
     def tensor(self, ready: TensorReady) -> Any:
         """Return the framework's tensor of one that is ready."""
-        framework = self._options.framework
-        return framework.raw(ready.data) if self._options.raw else framework.tensor(ready.info, ready.data)
+        if ready.staged is not None:
+            return ready.staged.take()
+        options = self._options
+        if isinstance(options.destination, PinnedMemory):
+            options.destination.settle()
+        if options.raw:
+            return options.framework.raw(ready.data)
+        tensor = options.framework.tensor(ready.info, ready.data)
+        dtype = options.cast(ready.info)
+        return tensor if dtype is None else cast(tensor, dtype)
 
     def report(self) -> Report:
         """Return the time line so far."""
@@ -207,6 +244,21 @@ class Loading:
     # Receiving.
 
     def _target(self, file: File) -> WeightsTarget:
+        twin, checked = self._plan(file)
+        destination = self._options.destination
+        return WeightsTarget(
+            file,
+            lambda header: self._choose(file, header),
+            self._transfer.deliver,
+            whole=self._options.tensors is None,
+            checked=checked,
+            full=self._options.verification is Verification.FULL,
+            twin=twin,
+            allocate=destination.allocate if isinstance(destination, PinnedMemory) else HostBuffer,
+        )
+
+    def _plan(self, file: File) -> tuple[TwinPlan | None, bool]:
+        """Return the twin to ask for, and whether pieces are going to be checked; note both."""
         source = self._chain.current(file.identity())
         twin = choose_twin(file, source, self._options.compression)
         verification = self._options.verification
@@ -220,23 +272,60 @@ class Loading:
         self._is_unverifiable |= checked and twin is None and file.pieces is None
         self._representations["identity" if twin is None else twin.name] = None
         self._order[file.path] = ()
-        return WeightsTarget(
+        return twin, checked
+
+    # Staging.
+
+    def _stage(self, files: Sequence[File], device: Device) -> None:
+        """Move all files through the pinned ring of a device."""
+        from hotstart.devices.staging import Staging
+
+        incoming = [self._incoming(file, device) for file in files]
+        self._staging = Staging(device, self._transfer, incoming, self._shape, self._options.cast)
+        self._staging.start()
+
+    def _incoming(self, file: File, device: Device) -> Incoming:
+        from hotstart.devices.incoming import Incoming
+
+        mapped = self._open_mapped(file)
+        twin, checked = (None, False) if mapped is not None else self._plan(file)
+        return Incoming(
             file,
             lambda header: self._choose(file, header),
-            self._transfer.deliver,
             whole=self._options.tensors is None,
             checked=checked,
-            full=verification is Verification.FULL,
+            slot_bytes=device.slot_bytes,
+            full=self._options.verification is Verification.FULL and mapped is None,
             twin=twin,
+            mapped=mapped,
         )
+
+    def _shape(self, info: TensorInfo, flat: Any) -> Any:
+        framework = self._options.framework
+        assert isinstance(framework, TorchFramework)
+        return flat if self._options.raw else framework.shaped(info, flat)
 
     # Mapping.
 
     def _map(self, file: File) -> bool:
         """Map a file and deliver its tensors; tell whether that could be done."""
+        mapped = self._open_mapped(file)
+        if mapped is None:
+            return False
+        view, header = mapped
+        infos = self._choose(file, header)
+        parts = [view[header.data_start + info.start : header.data_start + info.stop] for info in infos]
+        if isinstance(self._options.destination, PinnedMemory):
+            parts = copy_parts(parts, self._options.destination)
+        for info, data in zip(infos, parts, strict=True):
+            self._transfer.deliver(TensorReady(file.path, info, data))
+        return True
+
+    def _open_mapped(self, file: File) -> tuple[memoryview, Header] | None:
+        """Map a file and check it; None where that cannot be done."""
         found = self._chain.map(file.identity())
         if found is None:
-            return False
+            return None
         source, mapped = found
         view = mapped.view
         mapped.close()
@@ -246,13 +335,9 @@ class Loading:
         except (IntegrityError, FormatError) as error:
             damage = SourceError(source.name, f"reading {file.path}", str(error), transient=False)
             self._chain.give_up(source, damage)
-            return False
+            return None
         self._representations["mapped"] = None
-        for info in self._choose(file, header):
-            start = header.data_start + info.start
-            data = view[start : start + info.stop - info.start]
-            self._transfer.deliver(TensorReady(file.path, info, data))
-        return True
+        return view, header
 
     def _verify_mapped(self, file: File, view: memoryview, source: Source) -> None:
         verification = self._options.verification

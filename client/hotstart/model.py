@@ -149,6 +149,7 @@ class Model:
         compression: str = "auto",
         tensors: Sequence[str] | None = None,
         raw: bool = False,
+        dtype: object = None,
     ) -> Tensors:
         """Load tensors straight into their final memory.
 
@@ -156,7 +157,8 @@ class Model:
 
         Args:
             framework: ``numpy`` or ``torch``.
-            device: ``cpu``.
+            device: ``cpu``; with torch also ``pinned`` (host memory that a GPU reads directly), ``cuda``,
+                ``cuda:0``.
             verify: ``pieces`` compares the crc32 of every 4 MiB, ``full`` the sha256 of every file as well,
                 ``none`` nothing but the checksums of compressed frames. None is ``pieces`` for what comes
                 over TCP or from the origin, and ``none`` for what comes from this host.
@@ -164,6 +166,8 @@ class Model:
                 ``auto`` does so over a network.
             tensors: names of those that are wanted; None for all.
             raw: give every tensor as uint8 with one axis.
+            dtype: that floating tensors of 16 bits or more are cast to, on the device: ``torch.bfloat16`` or
+                its name. None leaves all as they are. Only with torch.
 
         Returns:
             A dict of tensors by name, with ``.version`` and ``.report``.
@@ -172,6 +176,7 @@ class Model:
             WeightsNotFound: the version holds no weights, or leaves open which.
             AllSourcesFailed: no source gave the bytes; lists each and why.
             IntegrityError: no source gave the bytes that were published.
+            DeviceFailed: the GPU's memory is full, or a call to it failed.
             InvalidOption, MissingPackage, UnsupportedDtype, TensorNotFound, CannotVerify, FormatError
         """
         options = LoadOptions(
@@ -181,6 +186,7 @@ class Model:
             compression=compression,
             tensors=tensors,
             raw=raw,
+            dtype=dtype,
         )
         loading = self.begin(options)
         found = loading.finish()
@@ -196,6 +202,7 @@ class Model:
         compression: str = "auto",
         tensors: Sequence[str] | None = None,
         raw: bool = False,
+        dtype: object = None,
     ) -> Iterator[tuple[str, Any]]:
         """Load as ``load`` does, and yield names and tensors in the order in which they become whole.
 
@@ -208,6 +215,7 @@ class Model:
             compression=compression,
             tensors=tensors,
             raw=raw,
+            dtype=dtype,
         )
         return self._stream(options)
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from types import EllipsisType, TracebackType
 from typing import Any, TypeAlias
 
-from hotstart.engine.planning import Compression, Verification
+from hotstart.engine.planning import Compression, InvalidOption, Verification
 from hotstart.engine.targets import choose_twin
 from hotstart.engine.transfer import Transfer
 from hotstart.engine.weights import WeightsTarget
 from hotstart.errors import InvalidSlice, TensorNotFound, Unreadable
-from hotstart.frameworks.choice import Framework, check_device, find_framework
+from hotstart.frameworks.choice import Framework, find_framework
 from hotstart.loading import LoadOptions, parse_mapped_header
 from hotstart.model import Model, open_model
 from hotstart.wire.dtypes import BITS
@@ -73,7 +73,8 @@ class SafeOpen:
         device: object = "cpu",
         **sources: str | None,
     ) -> None:
-        check_device(device)
+        if str(device) != "cpu":
+            raise InvalidOption("device", device, "'cpu', or a load of the reference, which takes any device")
         self._framework: Framework = find_framework(framework)
         self._weights: _LocalWeights | _RemoteWeights
         if isinstance(name, Model):
@@ -379,7 +380,7 @@ def load_file(
 
     Args:
         name: a path or a reference (see ``is_path``).
-        device: ``cpu``.
+        device: ``cpu``; of a reference also what ``Model.load`` takes.
         framework: ``numpy`` or ``torch``.
         sources: ``proxy``, ``origin`` and so on, as ``hotstart.open`` takes them.
 

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         loading = model.begin(options)
         for tensor in loading:
             ready.append(tensor)
-            advance(len(tensor.data))
+            advance(tensor.info.stop - tensor.info.start)
     report = loading.collect(ready).report
     print(json.dumps(report.as_dict(), indent=2) if arguments.json else report)
     return 0

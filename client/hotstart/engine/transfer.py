@@ -61,6 +61,10 @@ class TransferAborted(HotstartError):
         super().__init__(f"{doing} was stopped")
 
 
+def _nothing() -> None:
+    pass
+
+
 class Request:
     """Bytes to ask for, owned by one worker at a time.
 
@@ -110,6 +114,7 @@ class Transfer:
         verification: what is checked.
         clock: of this transfer.
         retries: why something was asked for again, in order.
+        on_end: called once when it ends, however it ends; must not block.
     """
 
     def __init__(self, doing: str, chain: Chain, verification: Verification, *, stays: bool = False) -> None:
@@ -126,6 +131,7 @@ class Transfer:
         self.verification = verification
         self.clock = Clock()
         self.retries: list[str] = []
+        self.on_end: Callable[[], object] = _nothing
         self._stays = stays
         self._pid = os.getpid()
         self._cpus = usable_cpus()
@@ -228,6 +234,10 @@ class Transfer:
             self.abort()
             raise
 
+    def complete(self) -> None:
+        """End a transfer that stays, all of whose targets are done."""
+        self._end(None)
+
     def abort(self) -> None:
         """Stop all threads, promptly and for good; idempotent. In a forked child there is nothing to stop."""
         if os.getpid() != self._pid:
@@ -249,6 +259,7 @@ class Transfer:
             self._condition.notify_all()
         for session in sessions:
             session.close()
+        self.on_end()
         self._events.put(event)
 
     # What workers call.

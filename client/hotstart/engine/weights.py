@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from hotstart.buffers import PAGE_BYTES, HostBuffer
 from hotstart.wire.errors import FormatError, IntegrityError
@@ -17,12 +17,15 @@ from hotstart.wire.safetensors import LENGTH_BYTES, Header, TensorInfo, parse_he
 from .planning import cut_frames, gaps, whole_pieces
 from .targets import Target, TwinPlan
 
-__all__ = ["TensorReady", "WeightsTarget", "check_sha256"]
+__all__ = ["Allocate", "TensorReady", "WeightsTarget", "check_sha256"]
 
 # The first request for a file whose header's length nobody knows: most headers are far shorter.
 _HEAD_BYTES = PIECE_BYTES
 # Two tensors that lie closer are asked for in one go: a request costs more than these bytes.
 _GAP_BYTES = 256 * 1024
+
+# Gives memory of a size in bytes: where tensors land.
+Allocate: TypeAlias = Callable[[int], HostBuffer]
 
 
 class TensorReady(NamedTuple):
@@ -32,21 +35,23 @@ class TensorReady(NamedTuple):
         path: of its file.
         info: what it is.
         data: its bytes, writeable; keeps the memory alive.
+        staged: the tensor itself, where a device made it; then there are no bytes here.
     """
 
     path: str
     info: TensorInfo
     data: memoryview
+    staged: Any = None
 
 
 class _Region:
     """Contiguous memory for a run of a file, so laid out that the data section begins on a page."""
 
-    def __init__(self, span: ByteRange, data_start: int) -> None:
+    def __init__(self, span: ByteRange, data_start: int, allocate: Allocate) -> None:
         lead = (span.start - data_start) % PAGE_BYTES
         self.span = span
         self._shift = lead - span.start
-        self._buffer = HostBuffer(lead + len(span))
+        self._buffer = allocate(lead + len(span))
 
     def window(self, wanted: ByteRange) -> memoryview:
         return self._buffer.view[wanted.start + self._shift : wanted.stop + self._shift]
@@ -73,6 +78,7 @@ class WeightsTarget(Target):
         full: bool = False,
         twin: TwinPlan | None = None,
         header: Header | None = None,
+        allocate: Allocate = HostBuffer,
     ) -> None:
         """Prepare; no memory is taken yet.
 
@@ -85,10 +91,12 @@ class WeightsTarget(Target):
             full: compare the sha256 of the whole before any tensor is delivered; only with whole.
             twin: to be asked for instead of identity.
             header: where it is known already, which needs no bytes then; only without whole.
+            allocate: gives the memory of tensors.
         """
         super().__init__(file, twin=twin)
         self._choose = choose
         self._deliver = deliver
+        self._allocate = allocate
         self._whole = whole
         self._checked = checked and self.can_check()
         self._full = full
@@ -130,11 +138,11 @@ class WeightsTarget(Target):
             )
         everything = ByteRange(0, self.file.size)
         if self._whole and self._data_start is not None:
-            self._regions = [_Region(everything, self._data_start)]
+            self._regions = [_Region(everything, self._data_start, self._allocate)]
             self._is_planned = True
             return self._plan([everything])
         self._head = self._first_range().intersection(everything)
-        self._regions = [_Region(whole_pieces([self._head], self.file.size)[0], 0)]
+        self._regions = [_Region(whole_pieces([self._head], self.file.size)[0], 0, HostBuffer)]
         return self._plan([self._head])
 
     def _first_range(self) -> ByteRange:
@@ -196,12 +204,12 @@ class WeightsTarget(Target):
             )
         self._data_start = data_start
         if self._whole:
-            self._move_head(_Region(ByteRange(0, self.file.size), data_start))
+            self._move_head(_Region(ByteRange(0, self.file.size), data_start, self._allocate))
             self._is_planned = True
             return self._missing([ByteRange(0, self.file.size)])
         if data_start > self._head.stop:
             self._head = ByteRange(0, data_start)
-            self._move_head(_Region(whole_pieces([self._head], self.file.size)[0], 0))
+            self._move_head(_Region(whole_pieces([self._head], self.file.size)[0], 0, HostBuffer))
         return self._missing([self._head])
 
     def _move_head(self, region: _Region) -> None:
@@ -232,7 +240,7 @@ class WeightsTarget(Target):
             fetched = coalesce(wanted, _GAP_BYTES)
         heads = self._regions
         spans = whole_pieces(fetched, self.file.size)
-        self._regions = [_Region(span, self.header.data_start) for span in spans]
+        self._regions = [_Region(span, self.header.data_start, self._allocate) for span in spans]
         for head in heads:
             for region in self._regions:
                 for run in self._good.ranges():

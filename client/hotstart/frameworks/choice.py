@@ -16,7 +16,6 @@ __all__ = [
     "MissingPackage",
     "UnsupportedDtype",
     "UnsupportedHost",
-    "check_device",
     "find_framework",
 ]
 
@@ -108,13 +107,3 @@ def find_framework(name: str) -> Framework:
     from .torch import TorchFramework
 
     return TorchFramework()
-
-
-def check_device(device: object) -> None:
-    """Make sure that tensors are wanted in host memory.
-
-    Raises:
-        InvalidOption: they are not.
-    """
-    if str(device) != "cpu":
-        raise InvalidOption("device", device, "'cpu'; move the tensors with .to(device) afterwards")

@@ -1,4 +1,4 @@
-"""Tensors of torch, in host memory."""
+"""Tensors of torch: in host memory, and on devices."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from hotstart.engine.planning import InvalidOption
 from hotstart.wire.dtypes import BITS
 from hotstart.wire.safetensors import TensorInfo
 
 from .choice import UnsupportedDtype
 
-__all__ = ["TorchFramework"]
+__all__ = ["TorchFramework", "cast", "cast_name", "is_cast"]
 
 # F6 is in no torch yet. A torch older than a dtype lacks its name.
 _TYPES: Mapping[str, str] = MappingProxyType(
@@ -43,6 +44,38 @@ _F4_PER_ELEMENT = 2
 _INSTEAD = "use raw=True for its bytes as uint8"
 
 
+# What a cast is made from and to. Narrower floats are quantized: without their scales they mean nothing.
+_CAST_FROM = frozenset({"F64", "F32", "F16", "BF16"})
+_CAST_TO = ("float64", "float32", "float16", "bfloat16")
+
+
+def cast_name(dtype: object) -> str:
+    """Return the name of a dtype that tensors can be cast to, without importing torch.
+
+    Args:
+        dtype: ``"float16"`` or ``torch.float16``.
+
+    Raises:
+        InvalidOption: it is no floating type of 16 bits or more.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in _CAST_TO:
+        raise InvalidOption("dtype", dtype, f"None, or torch.{', torch.'.join(_CAST_TO)}, or its name")
+    return name
+
+
+def is_cast(info: TensorInfo) -> bool:
+    """Tell whether a tensor is of a type that casts are made from."""
+    return info.dtype in _CAST_FROM
+
+
+def cast(tensor: Any, dtype: str) -> Any:
+    """Return a tensor in host memory as another dtype, by its name."""
+    import torch
+
+    return tensor.to(getattr(torch, dtype))
+
+
 class TorchFramework:
     """Makes ``torch.Tensor``."""
 
@@ -58,6 +91,18 @@ class TorchFramework:
 
     def tensor(self, info: TensorInfo, data: memoryview) -> Any:
         """See ``Framework.tensor``."""
+        flat = self.raw(data)
+        if flat.data_ptr() % max(1, BITS[info.dtype] // 8):
+            flat = flat.clone()
+        return self.shaped(info, flat)
+
+    def shaped(self, info: TensorInfo, flat: Any) -> Any:
+        """Return a view, with its dtype and shape, of a tensor's bytes, which are aligned for it.
+
+        Args:
+            info: dtype and shape.
+            flat: a tensor of uint8, on any device.
+        """
         import torch
 
         self.check([info])
@@ -67,11 +112,6 @@ class TorchFramework:
         shape = info.shape
         if info.dtype == "F4":
             shape = (*shape[:-1], shape[-1] // _F4_PER_ELEMENT)
-        if not len(data):
-            return torch.empty(shape, dtype=dtype)
-        flat = torch.frombuffer(data, dtype=torch.uint8)
-        if flat.data_ptr() % max(1, BITS[info.dtype] // 8):
-            flat = flat.clone()
         return flat.view(dtype).reshape(shape)
 
     def raw(self, data: memoryview) -> Any:
