@@ -51,6 +51,13 @@ class Connection(web.RequestHandler):
         self.answered = 0
         self.on_malformed = on_malformed
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; a Unix socket is given room for more than the few portions it has by default."""
+        super().connection_made(transport)
+        pseudo = transport.get_extra_info("socket")
+        if pseudo is not None and pseudo.family == socket.AF_UNIX:
+            pseudo.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, int(os.environ.get("SNDBUF","1048576")))
+
     @property
     def busy(self) -> bool:
         """A request has arrived that is not answered yet."""

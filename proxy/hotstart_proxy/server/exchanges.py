@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -36,6 +36,12 @@ _CACHE_STATUS = {
     BodySource.FILL: "hotstart; fwd=miss; stored",
     BodySource.PASSED_ON: "hotstart; fwd=miss",
 }
+
+
+class _BodyResponse(web.StreamResponse):
+    """Leaves its head to the first bytes of the body, which go out in the same write if they are few."""
+
+    _send_headers_immediately = False
 
 
 @dataclass(slots=True)
@@ -151,10 +157,10 @@ class Exchange:
             self.source = str(body.source)
             self.status = status
             headers = {**headers, "Cache-Status": _CACHE_STATUS[body.source]}
-            self.response = web.StreamResponse(status=status, headers=self._complete(headers))
+            self.response = _BodyResponse(status=status, headers=self._complete(headers))
             await self.response.prepare(self.request)
             writer = BodyWriter(self.request, self.turns.of(self.tier))
-            part = await (first or _next(parts))
+            part = await self._first_part(parts, first)
             while part is not None:
                 await writer.write(part)
                 self.sent_bytes = writer.sent
@@ -178,6 +184,25 @@ class Exchange:
             finally:
                 # Also where the connection's end cancels this very cleaning up.
                 await body.close()
+
+    async def _first_part(
+        self, parts: AsyncIterator[FileSlice | bytes], first: asyncio.Task[FileSlice | bytes | None] | None
+    ) -> FileSlice | bytes | None:
+        """Wait for the first bytes, which take the headers with them; the headers do not wait for long."""
+        if first is not None:
+            if not first.done():
+                self._send_head()
+            return await first
+        patience = asyncio.get_running_loop().call_later(FIRST_PART_SECONDS, self._send_head)
+        try:
+            return await _next(parts)
+        finally:
+            patience.cancel()
+
+    def _send_head(self) -> None:
+        # A ConnectionError: the client is gone, and whoever waits for the bytes is about to be told.
+        with suppress(ConnectionError):
+            self.request.writer.send_headers()
 
     def _complete(self, headers: dict[str, str]) -> dict[str, str]:
         timings = ", ".join(f"{name};dur={seconds * 1000:.3g}" for name, seconds in self._timings)

@@ -2,10 +2,10 @@
 
 uvloop has no ``loop.sendfile``, and aiohttp's stand-in reads through a thread pool. So slices of files go out
 by ``os.sendfile`` on a duplicate of the socket's descriptor: the headers first, until the transport holds
-nothing back; then at most 1 MiB a call and a turn for everybody else, since one unbounded call moves as much
-as the socket takes and stalls probes for tens of milliseconds; ``add_writer`` on the duplicate when the
-socket is full (the loop owns the original); the duplicate is closed at the end. Chunks of bytes go through
-the transport.
+nothing back; then at most 1 MiB a call and a turn for everybody else (``transfers``), with ``add_writer`` on
+the duplicate for as long as the slice lasts (the loop owns the original); the duplicate is closed at the end.
+Chunks of bytes go through the transport, and so do slices of the size of a chunk, in one write with the
+headers: for those a copy is cheaper than another call and another packet.
 """
 
 from __future__ import annotations
@@ -16,43 +16,25 @@ from collections.abc import Awaitable
 
 from aiohttp import web
 
-from hotstart.wire.errors import HotstartError
 from hotstart_proxy.stores.base import FileSlice
 
 from .connections import Connection, ConnectionLost
+from .transfers import FileTooShort, FileTransfer, ReaderStalled
 from .turns import Turn
 
 __all__ = ["IDLE_SECONDS", "BodyWriter", "FileTooShort", "ReaderStalled"]
 
-MAX_SENDFILE_BYTES = 1024 * 1024
+# Up to here a slice costs less to copy than to send by itself.
+MAX_COPIED_BYTES = 64 * 1024
+# What is read of a file at a time where it cannot be sent from there.
+MAX_READ_BYTES = 1024 * 1024
 # Also the unit in which a slow reader proves that it still reads.
 MAX_WRITE_BYTES = 256 * 1024
 IDLE_SECONDS = 60.0
 
 
-class ReaderStalled(HotstartError):
-    """The client has read nothing for the whole idle time-out."""
-
-    def __init__(self, idle_seconds: float) -> None:
-        self.idle_seconds = idle_seconds
-        super().__init__(f"the client has read nothing for {idle_seconds:g} s")
-
-
-class FileTooShort(HotstartError):
-    """A file ends before the slice that was to be sent."""
-
-    def __init__(self, offset: int, missing: int) -> None:
-        self.offset = offset
-        self.missing = missing
-        super().__init__(f"a stored file ends at byte {offset}, {missing} bytes before the end of the answer")
-
-
 class BodyWriter:
-    """Writes one body after its headers. Close it, whatever happens.
-
-    Attributes:
-        sent: bytes of the body handed to the kernel or the transport.
-    """
+    """Writes one body after its headers. Close it, whatever happens."""
 
     def __init__(
         self, request: web.BaseRequest, turn: Turn | None = None, idle_seconds: float = IDLE_SECONDS
@@ -70,9 +52,14 @@ class BodyWriter:
         self._writer = request.writer
         self._turn = turn
         self._idle_seconds = idle_seconds
-        self._loop = asyncio.get_running_loop()
         self._duplicate: int | None = None
-        self.sent = 0
+        self._sent = 0
+        self._transfer: FileTransfer | None = None
+
+    @property
+    def sent(self) -> int:
+        """Return how many bytes of the body the kernel or the transport has."""
+        return self._sent + (0 if self._transfer is None else self._transfer.sent)
 
     async def write(self, part: FileSlice | bytes) -> None:
         """Send one part; returns when the kernel or the transport has all of it.
@@ -90,68 +77,71 @@ class BodyWriter:
         finally:
             self._rest()
 
-    async def _take_turn(self) -> None:
-        if self._turn is not None:
-            await self._turn.take()
-
     def _rest(self) -> None:
         if self._turn is not None:
             self._turn.rest()
 
     async def _write_bytes(self, data: bytes) -> None:
+        if len(data) <= MAX_COPIED_BYTES:
+            await self._write_at_once(data)
+            return
         view = memoryview(data)
         while view:
             chunk, view = view[:MAX_WRITE_BYTES], view[MAX_WRITE_BYTES:]
-            await self._take_turn()
+            if self._turn is not None:
+                await self._turn.take()
             # The transport takes the chunk at once; what is waited for is room for the next.
             self._rest()
             await self._within_idle_time(self._writer.write(chunk))
-            self.sent += len(chunk)
+            self._sent += len(chunk)
+
+    async def _write_at_once(self, data: bytes) -> None:
+        if self._turn is not None:
+            await self._turn.take()
+        await self._writer.write(data, drain=False)
+        self._sent += len(data)
+        self._rest()
+        await self._flush()
 
     async def _write_slice(self, part: FileSlice) -> None:
+        if part.length <= MAX_COPIED_BYTES:
+            await self._write_slice_through_memory(part)
+            return
         descriptor = self._connection.raw_socket()
         if descriptor is None:
             await self._write_slice_through_memory(part)
             return
+        self._writer.send_headers()
         await self._flush()
         if self._duplicate is None:
             descriptor = self._connection.raw_socket()
             assert descriptor is not None
             self._duplicate = os.dup(descriptor)
-        offset, left = part.offset, part.length
-        while left:
-            if self._turn is not None:
-                await self._turn.take()
-            try:
-                count = os.sendfile(self._duplicate, part.descriptor, offset, min(left, MAX_SENDFILE_BYTES))
-            except BlockingIOError:
-                self._rest()
-                await self._until_writable(self._duplicate)
-                continue
-            if count == 0:
-                raise FileTooShort(offset, left)
-            offset += count
-            left -= count
-            self.sent += count
-            await asyncio.sleep(0)
+        self._transfer = FileTransfer(part, self._turn, self._idle_seconds)
+        try:
+            await self._transfer.run(self._duplicate)
+        finally:
+            self._sent, self._transfer = self.sent, None
 
     async def _write_slice_through_memory(self, part: FileSlice) -> None:
-        offset, left = part.offset, part.length
-        while left:
-            count = min(left, MAX_SENDFILE_BYTES)
-            data = await asyncio.to_thread(os.pread, part.descriptor, count, offset)
-            if not data:
-                raise FileTooShort(offset, left)
+        left = part
+        while left.length:
+            # Of so few bytes a thread would cost more than the reading, which sendfile does here as well.
+            small = left.length <= MAX_COPIED_BYTES
+            data = _read(left) if small else await asyncio.to_thread(_read, left)
             await self._write_bytes(data)
-            offset += len(data)
-            left -= len(data)
+            left = FileSlice(left.descriptor, left.offset + len(data), left.length - len(data))
 
     async def _flush(self) -> None:
-        transport = self._connection.transport
-        if transport is None:
-            raise ConnectionLost("the client is gone")
-        if transport.get_write_buffer_size() == 0:
+        """Wait until the transport holds nothing back."""
+        if self._held_back() == 0:
             return
+        # uvloop writes at the end of its turn, mostly everything.
+        await asyncio.sleep(0)
+        if self._held_back() == 0:
+            return
+        transport = self._connection.transport
+        assert transport is not None
         # With a limit of zero the protocol is paused until the buffer is empty: what drain waits for.
         transport.set_write_buffer_limits(high=0)
         try:
@@ -159,13 +149,11 @@ class BodyWriter:
         finally:
             transport.set_write_buffer_limits()
 
-    async def _until_writable(self, descriptor: int) -> None:
-        ready = self._loop.create_future()
-        self._loop.add_writer(descriptor, _wake, ready)
-        try:
-            await self._within_idle_time(ready)
-        finally:
-            self._loop.remove_writer(descriptor)
+    def _held_back(self) -> int:
+        transport = self._connection.transport
+        if transport is None:
+            raise ConnectionLost("the client is gone")
+        return transport.get_write_buffer_size()
 
     async def _within_idle_time(self, progress: Awaitable[object]) -> None:
         try:
@@ -181,6 +169,8 @@ class BodyWriter:
             self._duplicate = None
 
 
-def _wake(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
+def _read(part: FileSlice) -> bytes:
+    data = os.pread(part.descriptor, min(part.length, MAX_READ_BYTES), part.offset)
+    if not data:
+        raise FileTooShort(part.offset, part.length)
+    return data

@@ -19,8 +19,14 @@ class Turn(ABC):
     """One transfer's part in it."""
 
     @abstractmethod
+    def claim(self) -> float:
+        """Ask to send the next portion; 0 lets it be sent, else ask again after so many seconds."""
+
     async def take(self) -> None:
         """Wait until the next portion may be sent."""
+        # No event: premium transfers would pay for setting it, and what is slept through is short.
+        while (seconds := self.claim()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(seconds)
 
     @abstractmethod
     def rest(self) -> None:
@@ -45,10 +51,11 @@ class _PremiumTurn(Turn):
         self._turns = turns
         self._ready = False
 
-    async def take(self) -> None:
+    def claim(self) -> float:
         if not self._ready:
             self._ready = True
             self._turns.premium_ready()
+        return 0.0
 
     def rest(self) -> None:
         if self._ready:
@@ -62,11 +69,12 @@ class _BatchTurn(Turn):
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
 
-    async def take(self) -> None:
-        # No event: premium transfers would pay for setting it, and what is slept through is short.
-        while (seconds := self._turns.batch_waits(self._loop.time(), self._sent_at)) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(seconds)
-        self._sent_at = self._loop.time()
+    def claim(self) -> float:
+        now = self._loop.time()
+        seconds = self._turns.batch_waits(now, self._sent_at)
+        if seconds <= 0:
+            self._sent_at = now
+        return seconds
 
     def rest(self) -> None:
         """Nobody waits for it."""

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TextIO
 
 __all__ = ["JsonFormatter", "LogfmtFormatter", "configure_logs", "log_event", "masked"]
@@ -19,6 +20,8 @@ __all__ = ["JsonFormatter", "LogfmtFormatter", "configure_logs", "log_event", "m
 LOGGER = "hotstart_proxy"
 # Longer values are somebody's attempt to fill the disk.
 _MAX_VALUE_CHARS = 2048
+_MAX_REMEMBERED_CHARS = 128
+_NUMBERS = (bool, int, float)
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
 _SECRETS = re.compile(
     # In queries and in the header that S3 takes; \b: not the end of another word.
@@ -41,13 +44,20 @@ def masked(text: str) -> str:
 def log_event(logger: logging.Logger, level: int, event: str, fields: Mapping[str, object]) -> None:
     """Log one event; fields whose value is None are left out."""
     if logger.isEnabledFor(level):
-        logger.log(level, event, extra={"fields": {k: v for k, v in fields.items() if v is not None}})
+        # What Logger.log does, but for looking up who called, which no line says.
+        extra = {"fields": {k: v for k, v in fields.items() if v is not None}}
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, event, (), None, extra=extra))
+
+
+@lru_cache(maxsize=2)
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
 
 
 def _members(record: logging.LogRecord) -> dict[str, object]:
-    moment = datetime.fromtimestamp(record.created, UTC)
+    seconds, milliseconds = divmod(int(record.created * 1000), 1000)
     members: dict[str, object] = {
-        "time": moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z",
+        "time": f"{_to_the_second(seconds)}{milliseconds:03d}Z",
         "level": record.levelname.lower(),
         "event": _text(record.getMessage()),
     }
@@ -57,16 +67,24 @@ def _members(record: logging.LogRecord) -> dict[str, object]:
     if worker is not None:
         members["worker"] = worker
     for name, value in getattr(record, "fields", {}).items():
-        members[name] = value if isinstance(value, bool | int | float) else _text(str(value))
+        members[name] = value if isinstance(value, _NUMBERS) else _text(str(value))
     if record.exc_info and record.exc_info[1] is not None:
         members["error"] = _text(f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
     return members
 
 
 def _text(text: str) -> str:
+    return _short_text(text) if len(text) <= _MAX_REMEMBERED_CHARS else _clean(text)
+
+
+def _clean(text: str) -> str:
     # Undecodable bytes of a request arrive as lone surrogates, which no stream can write.
     clean = masked(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return clean if len(clean) <= _MAX_VALUE_CHARS else clean[:_MAX_VALUE_CHARS] + "…"
+
+
+# Lines of requests say the same few words again and again.
+_short_text = lru_cache(maxsize=1024)(_clean)
 
 
 class JsonFormatter(logging.Formatter):
@@ -85,17 +103,26 @@ class LogfmtFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and a traceback after it where there is one."""
-        line = " ".join(f"{name}={_logfmt_value(value)}" for name, value in _members(record).items())
+        line = " ".join([f"{name}={_logfmt_value(value)}" for name, value in _members(record).items()])
         if record.exc_info:
             line += "\n" + masked(self.formatException(record.exc_info))
         return line
 
 
 def _logfmt_value(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, _NUMBERS):
+        if isinstance(value, float):
+            return f"{value:.6g}"
+        return str(value).lower()
+    text = str(value)
+    return _quoted_short(text) if len(text) <= _MAX_REMEMBERED_CHARS else _quoted(text)
+
+
+def _quoted(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+_quoted_short = lru_cache(maxsize=1024)(_quoted)
 
 
 class _WorkerFilter(logging.Filter):
