@@ -35,6 +35,7 @@ __all__ = ["App", "Handler", "handlers"]
 
 Handler = Callable[[Exchange, Match], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("hotstart_proxy.requests")
+_NO_HOPS = Hops()
 _INTERNAL = Problem(500, "internal", "something went wrong in the proxy; its log says what")
 # Asked every few seconds by machines; a log of them drowns the rest.
 _PROBES = frozenset((RouteName.LIVE, RouteName.READY, RouteName.METRICS))
@@ -166,7 +167,8 @@ class App:
         exchange.tier, exchange.names_tier = tier, header is not None
 
     def _note_hops(self, request: web.BaseRequest) -> None:
-        hops = Hops.parse(", ".join(request.headers.getall("Via", ())))
+        via = request.headers.getall("Via", ())
+        hops = Hops.parse(", ".join(via)) if via else _NO_HOPS
         if not hops.admits(self._name):
             raise LoopDetected(hops.names)
         REQUEST_HOPS.set(hops)

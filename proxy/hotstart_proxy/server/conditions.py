@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
+from functools import lru_cache
 
 __all__ = ["Outcome", "evaluate", "http_date", "if_range_holds", "max_age", "parse_http_date"]
 
@@ -112,6 +113,7 @@ def parse_http_date(value: str | None) -> int | None:
         return None
 
 
+@lru_cache(maxsize=256)
 def http_date(seconds: int) -> str:
     """Return seconds since the epoch as an IMF-fixdate (RFC 9110, 5.6.7)."""
     return formatdate(seconds, usegmt=True)

@@ -56,7 +56,7 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         pseudo = transport.get_extra_info("socket")
         if pseudo is not None and pseudo.family == socket.AF_UNIX:
-            pseudo.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, int(os.environ.get("SNDBUF","1048576")))
+            pseudo.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, int(os.environ.get("SNDBUF", "1048576")))
 
     @property
     def busy(self) -> bool:

@@ -82,6 +82,7 @@ class Exchange:
     response: web.StreamResponse | None = None
     _started: float = field(default_factory=time.perf_counter)
     _timings: list[tuple[str, float]] = field(default_factory=list)
+    _headers: dict[str, str] | None = None
 
     @property
     def connection(self) -> Connection:
@@ -97,11 +98,13 @@ class Exchange:
 
     def headers(self) -> dict[str, str]:
         """Return the request's headers: names in lower case, repeated ones joined by commas (9110, 5.3)."""
-        headers: dict[str, str] = {}
-        for name, value in self.request.headers.items():
-            name = name.lower()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        return headers
+        if self._headers is None:
+            headers: dict[str, str] = {}
+            for name, value in self.request.headers.items():
+                name = name.lower()
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            self._headers = headers
+        return self._headers
 
     def seconds(self) -> float:
         """Return the time since the request's head arrived."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from hotstart.wire.errors import InvalidReference
 from hotstart.wire.references import NotCanonical, Reference, parse_url_path
@@ -109,6 +110,9 @@ _ACTIONS = {
 }
 _MODELS_PREFIX = "/v1/models/"
 _OPEN_PREFIX = "/v1/open/"
+# A client asks for one file in hundreds of ranges. Longer targets are somebody's attempt to fill the memory.
+_MOST_REMEMBERED = 512
+_MAX_REMEMBERED_CHARS = 512
 # RFC 9112, 3.2.2: a server accepts the absolute form.
 _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
@@ -147,6 +151,11 @@ def find_route(listener: Listener, method: str, target: str) -> Match:
         Moved: the reference spells ``@`` as ``%40``.
         InvalidReference: what stands where a reference belongs is none.
     """
+    find = _find_remembered if len(target) <= _MAX_REMEMBERED_CHARS else _find
+    return find(listener, method, target)
+
+
+def _find(listener: Listener, method: str, target: str) -> Match:
     path, query = split_target(target)
     fixed = _FIXED.get(path)
     if fixed is not None:
@@ -169,6 +178,9 @@ def find_route(listener: Listener, method: str, target: str) -> Match:
         return Match(route, reference, query)
     reference = _reference(_MODELS_PREFIX, rest, "", query)
     return Match(_checked(_route_for(reference), listener, method, path), reference, query)
+
+
+_find_remembered = lru_cache(maxsize=_MOST_REMEMBERED)(_find)
 
 
 def _route_for(reference: Reference) -> Route:

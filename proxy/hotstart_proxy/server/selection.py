@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from hotstart.wire.digests import repr_digest
 from hotstart.wire.errors import HotstartError
@@ -12,6 +13,9 @@ from hotstart.wire.ranges import ByteRange, content_range, parse_range
 from .conditions import Outcome, evaluate, http_date, if_range_holds
 
 __all__ = ["AnswerPlan", "PreconditionFailed", "Selected", "plan_answer"]
+
+
+_digest_header = lru_cache(maxsize=256)(repr_digest)
 
 
 class PreconditionFailed(HotstartError):
@@ -98,7 +102,7 @@ def plan_answer(method: str, headers: Mapping[str, str], selected: Selected) -> 
     answer_headers["Content-Type"] = selected.media_type
     answer_headers["Accept-Ranges"] = "bytes"
     if selected.sha256 is not None:
-        answer_headers["Repr-Digest"] = repr_digest(selected.sha256)
+        answer_headers["Repr-Digest"] = _digest_header(selected.sha256)
     if sent is not None:
         answer_headers["Content-Range"] = content_range(sent, selected.size)
     wanted = ByteRange(0, selected.size) if sent is None else sent

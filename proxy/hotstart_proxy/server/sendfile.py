@@ -15,6 +15,7 @@ import os
 from collections.abc import Awaitable
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 
 from hotstart_proxy.stores.base import FileSlice
 
@@ -46,10 +47,11 @@ class BodyWriter:
             turn: asked before every portion; None where everything may be sent at once.
             idle_seconds: how long the client may read nothing.
         """
-        connection = request.protocol
+        connection, writer = request.protocol, request.writer
         assert isinstance(connection, Connection)
+        assert isinstance(writer, StreamWriter)
         self._connection = connection
-        self._writer = request.writer
+        self._writer = writer
         self._turn = turn
         self._idle_seconds = idle_seconds
         self._duplicate: int | None = None

@@ -55,36 +55,28 @@ def _to_the_second(seconds: int) -> str:
 
 
 def _members(record: logging.LogRecord) -> dict[str, object]:
+    """Return what a line says: numbers, and texts that are not yet clean."""
     seconds, milliseconds = divmod(int(record.created * 1000), 1000)
     members: dict[str, object] = {
         "time": f"{_to_the_second(seconds)}{milliseconds:03d}Z",
         "level": record.levelname.lower(),
-        "event": _text(record.getMessage()),
+        "event": record.getMessage(),
     }
     if not record.name.startswith(LOGGER):
         members["logger"] = record.name
     worker = getattr(record, "worker", None)
     if worker is not None:
         members["worker"] = worker
-    for name, value in getattr(record, "fields", {}).items():
-        members[name] = value if isinstance(value, _NUMBERS) else _text(str(value))
+    members.update(getattr(record, "fields", {}))
     if record.exc_info and record.exc_info[1] is not None:
-        members["error"] = _text(f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}")
+        members["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
     return members
 
 
 def _text(text: str) -> str:
-    return _short_text(text) if len(text) <= _MAX_REMEMBERED_CHARS else _clean(text)
-
-
-def _clean(text: str) -> str:
     # Undecodable bytes of a request arrive as lone surrogates, which no stream can write.
     clean = masked(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return clean if len(clean) <= _MAX_VALUE_CHARS else clean[:_MAX_VALUE_CHARS] + "…"
-
-
-# Lines of requests say the same few words again and again.
-_short_text = lru_cache(maxsize=1024)(_clean)
 
 
 class JsonFormatter(logging.Formatter):
@@ -92,7 +84,10 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        members = _members(record)
+        members = {
+            name: value if isinstance(value, _NUMBERS) else _text(str(value))
+            for name, value in _members(record).items()
+        }
         if record.exc_info:
             members["traceback"] = masked(self.formatException(record.exc_info))
         return json.dumps(members, ensure_ascii=False)
@@ -115,14 +110,16 @@ def _logfmt_value(value: object) -> str:
             return f"{value:.6g}"
         return str(value).lower()
     text = str(value)
-    return _quoted_short(text) if len(text) <= _MAX_REMEMBERED_CHARS else _quoted(text)
+    return _short_logfmt_text(text) if len(text) <= _MAX_REMEMBERED_CHARS else _logfmt_text(text)
 
 
-def _quoted(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+def _logfmt_text(text: str) -> str:
+    clean = _text(text)
+    return clean if _PLAIN.fullmatch(clean) else json.dumps(clean, ensure_ascii=False)
 
 
-_quoted_short = lru_cache(maxsize=1024)(_quoted)
+# Lines of requests say the same few words again and again.
+_short_logfmt_text = lru_cache(maxsize=1024)(_logfmt_text)
 
 
 class _WorkerFilter(logging.Filter):

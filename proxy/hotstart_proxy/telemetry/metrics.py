@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from typing import TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -34,6 +36,8 @@ __all__ = [
     "StoreReading",
     "render",
 ]
+
+T = TypeVar("T")
 
 METRICS_MEDIA_TYPE = CONTENT_TYPE_LATEST
 
@@ -377,6 +381,10 @@ class ParentMetrics:
         return tuple(_family(metric, {}) for metric in self._registry.collect())
 
 
+def _remembered(labels: Callable[..., T]) -> Callable[..., T]:
+    return lru_cache(maxsize=512)(labels)
+
+
 class Metrics:
     """All metrics of one proxy, in a registry of their own. Is the cache's observer."""
 
@@ -422,6 +430,12 @@ class Metrics:
         self._make_gauge(BUILD_INFO).labels(version).set(1)
         self._make_gauge(WORKERS).set(1)
         self._make_counter(REPLACED)
+        # What every request tells: looking a child up by its labels costs more than counting.
+        self._requests_of = _remembered(self._requests.labels)
+        self._first_byte_of = _remembered(self._first_byte.labels)
+        self._answered_of = _remembered(self._answered.labels)
+        self._source_bytes_of = _remembered(self._source_bytes.labels)
+        self._reads_of = _remembered(self._reads.labels)
 
     def _make_counter(self, spec: MetricSpec) -> Counter:
         return Counter(spec.name, spec.help_text, spec.labels, registry=self.registry)
@@ -458,11 +472,11 @@ class Metrics:
     def request_ended(self, route: str, status: int, source: str | None) -> None:
         """A request is answered, or its connection is gone."""
         self._in_progress.dec()
-        self._requests.labels(route, str(status), source or "none").inc()
+        self._requests_of(route, str(status), source or "none").inc()
 
     def first_byte(self, source: str, tier: str, seconds: float) -> None:
         """The first byte of a model was sent."""
-        self._first_byte.labels(source, tier).observe(seconds)
+        self._first_byte_of(source, tier).observe(seconds)
 
     def queue_waited(self, tier: str, seconds: float) -> None:
         """An answer from a fill is over, for which so long was waited for piece buffers."""
@@ -490,25 +504,25 @@ class Metrics:
     def origin_bytes(self, model: str, count: int) -> None:
         """Bytes arrived from the origin."""
         self._origin_bytes.labels(model).inc(count)
-        self._source_bytes.labels("origin").inc(count)
+        self._source_bytes_of("origin").inc(count)
 
     def answered(self, model: str, source: str, count: int) -> None:
         """Bytes were handed out."""
-        self._answered.labels(source, model).inc(count)
+        self._answered_of(source, model).inc(count)
 
     def store_read(self, kind: str, count: int) -> None:
         """Bytes were handed out by a store."""
-        self._source_bytes.labels(kind).inc(count)
+        self._source_bytes_of(kind).inc(count)
 
     def read_answered(self, model: str, tier: str, outcome: str) -> None:
         """A reader's wish for bytes has an answer."""
-        self._reads.labels(model, tier, outcome).inc()
+        self._reads_of(model, tier, outcome).inc()
 
     def redirected(self, model: str, count: int) -> None:
         """A reader was sent to a pre-signed URL."""
         self._redirects.labels(model).inc()
         self._redirected_bytes.labels(model).inc(count)
-        self._source_bytes.labels("redirect").inc(count)
+        self._source_bytes_of("redirect").inc(count)
 
     def aliases_seen(self, model: str, aliases: Mapping[str, str]) -> None:
         """The aliases of a model mean these versions; what they meant before is forgotten."""
