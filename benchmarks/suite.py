@@ -13,6 +13,7 @@ __all__ = ["NAMES", "Benchmark", "load"]
 # Each is a module of this folder with SUMMARY and run(profile, results).
 NAMES: tuple[str, ...] = (
     "serve",
+    "load",
     "scale",
     "store_open",
     "tiers",
