@@ -55,7 +55,7 @@ _MOST_TRIES = 16
 # How late a partial fill may be dropped; its time to live is counted in days or hours.
 _HOUSEKEEPING_SECONDS = 1800.0
 # A model that nothing is held of, and that nobody has asked for in so long, need not be here when it is new.
-_ASKED_OF_LATE_SECONDS = 3600.0
+_USED_OF_LATE_SECONDS = 3600.0
 
 
 class Cache:
@@ -100,7 +100,9 @@ class Cache:
         self._manifests = Manifests(origin, store, now, self._condition)
         self._now = now
         self._verifier = Verifier(store, observer, self._refill, self._restore)
-        self._holdings = Holdings(store, settings, observer, self._open_ids, self._verifier.give_way)
+        self._holdings = Holdings(
+            store, settings, observer, self._open_ids, self._verifier.give_way, self._note_use
+        )
         self._fills = Fills(
             origin,
             store,
@@ -110,6 +112,7 @@ class Cache:
             self._free_space,
             self._origin_failed,
             self._fill_ended,
+            self._fill_closed,
         )
         self._passthrough = PassThrough(origin, observer, self._origin_failed)
         self._uses = Uses(time.monotonic)
@@ -117,10 +120,11 @@ class Cache:
         self._bodies = Tally()
         self._index_watchers: list[Callable[[Index | None, Index], None]] = []
         # When readers last asked for each model, by the clock of now.
-        self._asked: dict[str, float] = {}
+        self._used: dict[str, float] = {}
         self._writing = asyncio.Lock()
         self._standing: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[object]] = set()
+        self._is_leaving = False
 
     async def __aenter__(self) -> Cache:
         try:
@@ -139,6 +143,7 @@ class Cache:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._is_leaving = True
         await self._indexes.close()
         await self._manifests.close()
         await self._passthrough.close()
@@ -204,7 +209,7 @@ class Cache:
         """
         index = await self._indexes.get(reference.model)
         if for_reader:
-            self._asked[reference.model] = self._now()
+            self._note_use(reference.model)
         version = index.resolve(reference.selector)
         if version is None:
             index = await self._indexes.get(reference.model, _UNKNOWN_MAX_AGE_SECONDS)
@@ -312,9 +317,13 @@ class Cache:
         return await self._indexes.load(model)
 
     async def in_use(self, model: str) -> bool:
-        """Tell whether something of a model is held, or a reader has asked for it of late."""
-        age = self._now() - self._asked.get(model, float("-inf"))
-        return age < _ASKED_OF_LATE_SECONDS or await self._holdings.holds(model)
+        """Tell whether a model is held, or was until it retired of late, or a reader asked for it of late."""
+        holds = await self._holdings.holds(model)
+        age = self._now() - self._used.get(model, float("-inf"))
+        return holds or age < _USED_OF_LATE_SECONDS
+
+    def _note_use(self, model: str) -> None:
+        self._used[model] = self._now()
 
     def warm_bytes(self, resolved: Resolved) -> tuple[int, int]:
         """Return how many bytes warming fills of a version, and how many of them are not held yet."""
@@ -766,7 +775,11 @@ class Cache:
             data = json_documents.dump_json({"id": item.id, "pieces": dump_pieces(learned)})
             await self._write(documents.pieces_name(fill.blob.model, item.id), data)
         self._uses.filled(fill.blob.model, fill.blob.version)
-        await self._holdings.committed(item.id)
+
+    def _fill_closed(self, fill: Fill) -> None:
+        # Not earlier: a blob stays as long as its fill is read.
+        if fill.error is None and not self._is_leaving:
+            self._spawn(self._holdings.committed(fill.representation.id))
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)

@@ -39,6 +39,7 @@ class FillTools:
         origin_failed: told of every error of the origin that failed readers, and of which model it was.
         ended: called once on the event loop when a fill is over and its name in the store free, with what
             ended it; None: the blob is committed.
+        closed: called once on the event loop when its last reader has left as well, and its files are closed.
     """
 
     origin: ModelOrigin
@@ -47,6 +48,7 @@ class FillTools:
     connections: int
     origin_failed: Callable[[str, OriginError], None]
     ended: Callable[[Fill, HotstartError | None], None]
+    closed: Callable[[Fill], None]
 
 
 class Fill:
@@ -79,6 +81,7 @@ class Fill:
         self._tail: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
+        self._closed = False
         self._left_at = self._began
         tools.observer.fill_started(blob.model, blob.representation.size)
 
@@ -329,7 +332,15 @@ class Fill:
             await self._discard()
         self._over(_outcome(self.error))
         if not self._readers:
+            await self._close()
+
+    async def _close(self) -> None:
+        try:
             await self.partial.close()
+        finally:
+            if not self._closed:
+                self._closed = True
+                self._tools.closed(self)
 
     async def _discard(self) -> None:
         try:
@@ -368,7 +379,7 @@ class Fill:
         self._left_at = asyncio.get_running_loop().time()
         self._review_tier()
         if not self._readers and self._settled.is_set():
-            await self.partial.close()
+            await self._close()
 
     async def give_up(self, *, keep: bool) -> None:
         """End it before it is complete: its readers get CacheClosed, and what is verified stays if keep.
@@ -393,7 +404,7 @@ class Fill:
             if not keep:
                 await self._discard()
             if not self._readers:
-                await self.partial.close()
+                await self._close()
         finally:
             self._over("closed")
 

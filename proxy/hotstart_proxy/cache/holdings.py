@@ -44,6 +44,7 @@ class Holdings:
         observer: Observer,
         in_use: Callable[[], Set[str]],
         give_way: Callable[[str], Awaitable[None]],
+        note_use: Callable[[str], None],
     ) -> None:
         """Begin with nothing known.
 
@@ -53,12 +54,14 @@ class Holdings:
             observer: told of evictions.
             in_use: gives the content ids that are open here; evicting them would free nothing yet.
             give_way: closes a blob that is open here for nobody who asked, before it is evicted.
+            note_use: told of a model of which something is held that retires now: its next version is wanted.
         """
         self._store = store
         self._settings = settings
         self._observer = observer
         self._in_use = in_use
         self._give_way = give_way
+        self._note_use = note_use
         self._pins = Pins(store)
         self._indexes: dict[str, Index] = {}
         # What the store has that is newer than what was last seen here: another cache on it has heard first.
@@ -255,7 +258,8 @@ class Holdings:
             return await self._remove_retired(blobs & self._store.blobs().keys())
 
     async def _forget(self, model: str, version: str) -> None:
-        del self._versions[model][version]
+        if not self._store.blobs().keys().isdisjoint(self._versions[model].pop(version).blobs):
+            self._note_use(model)
         self._manifest_ids.pop((model, version), None)
         self._pinnable.pop((model, version), None)
         await self._store.delete_document(documents.manifest_name(model, version))

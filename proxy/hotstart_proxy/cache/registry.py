@@ -43,6 +43,7 @@ class Fills:
         make_room: Callable[[int, Set[str]], Awaitable[bool]],
         origin_failed: Callable[[str, OriginError], None],
         ended: Callable[[Fill, HotstartError | None], None],
+        closed: Callable[[Fill], None],
     ) -> None:
         """Begin with no fills.
 
@@ -53,7 +54,7 @@ class Fills:
             connections: requests at a time for one fill.
             idle_seconds: how long a fill that nobody reads is kept open.
             make_room: asked to free bytes, sparing some content ids; False if it cannot.
-            origin_failed, ended: as in ``FillTools``.
+            origin_failed, ended, closed: as in ``FillTools``.
         """
         self._idle_seconds = idle_seconds
         self._watch: asyncio.Task[None] | None = None
@@ -67,6 +68,7 @@ class Fills:
             connections=connections,
             origin_failed=origin_failed,
             ended=self._fill_ended,
+            closed=closed,
         )
         # By content id, the one that was joined last standing last.
         self._fills: dict[str, Fill] = {}
