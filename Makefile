@@ -29,7 +29,7 @@ demo: $(STAMP)-demo-$(ORIGIN) ## publish, serve and load real weights (ORIGIN=s3
 	@$(BIN)/python benchmarks/demo.py --origin $(ORIGIN)
 
 test: $(STAMP)-dev ## run the tests against real servers and processes
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope $(PYTEST_ARGS)
 
 test-system: $(STAMP)-dev ## run the tests that need strace, a tmpfs or root
 	$(BIN)/python -m pytest -m system $(PYTEST_ARGS)
