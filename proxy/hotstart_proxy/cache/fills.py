@@ -12,7 +12,9 @@ from hotstart.wire.errors import HotstartError, IntegrityError
 from hotstart.wire.pieces import PIECE_BYTES, missing_runs, piece_range, pieces_of
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.fill import FillState
+from hotstart_proxy.core.foresight import Foresight
 from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.core.pace import Pace
 from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import ObjectChanged, OriginError, OriginUnreachable
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
@@ -23,9 +25,12 @@ from .slots import Slots
 
 __all__ = ["Fill", "FillReader", "FillTools"]
 
-# Two pieces a request: enough that a request's latency counts little, few enough that a reader who jumps
-# ahead does not wait long for a connection.
-_LONGEST_RUN = 2
+# Two pieces a request, where the origin answers at once: few enough that a reader who jumps ahead does not
+# wait long for a connection. Where its first byte takes long, up to eight, for bytes that nobody waits for.
+_SHORTEST_RUN = 2
+_LONGEST_RUN = 8
+# Four times what all connections together ask for at a time with the shortest runs.
+_MOST_AHEAD = 128
 _TRIES_A_PIECE = 3
 
 
@@ -36,6 +41,7 @@ class FillTools:
     Attributes:
         slots: one for each piece buffer that may be in use, whichever fill uses it.
         connections: requests at a time for one fill.
+        pace: how the origin answers; shared by all fills.
         origin_failed: told of every error of the origin that failed readers, and of which model it was.
         ended: called once on the event loop when a fill is over and its name in the store free, with what
             ended it; None: the blob is committed.
@@ -46,6 +52,7 @@ class FillTools:
     observer: Observer
     slots: Slots
     connections: int
+    pace: Pace
     origin_failed: Callable[[str, OriginError], None]
     ended: Callable[[Fill, HotstartError | None], None]
     closed: Callable[[Fill], None]
@@ -69,7 +76,9 @@ class Fill:
         self.error: HotstartError | None = None
         self.tier = Tier.WARMING
         self._tools = tools
-        self._state = FillState(partial.done, _LONGEST_RUN)
+        self._state = FillState(partial.done, _SHORTEST_RUN)
+        self._pieces = range(len(partial.done))
+        self._foresight = Foresight(_MOST_AHEAD)
         self._readers: dict[int, FillReader] = {}
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._workers: set[asyncio.Task[bool]] = set()
@@ -114,7 +123,10 @@ class Fill:
         outcome = ReadOutcome.MISS if self.idle else ReadOutcome.COALESCED
         if self.has(wanted):
             outcome = ReadOutcome.HIT
-        token = self._state.join(pieces_of(wanted), tier)
+        pieces = pieces_of(wanted)
+        token = self._state.join(pieces, tier)
+        ahead = self._foresight.asked(pieces)
+        self._state.ask(self._pieces[ahead.start : ahead.stop])
         reader = FillReader(self, token, wanted, tier, outcome)
         self._readers[token] = reader
         self._review_tier()
@@ -165,6 +177,7 @@ class Fill:
         """Fetch one run; False if there was none for it."""
         async with self._tools.slots.slot(lambda: self.tier):
             urgent_only = self._busy >= max(1, self._tools.connections - 1)
+            self._state.longest_run = self._run_length()
             run = self._state.next_run(urgent_only=urgent_only)
             if run is None:
                 return False
@@ -184,6 +197,11 @@ class Fill:
             if failure is not None:
                 self._failed(failure, run, readers)
             return True
+
+    def _run_length(self) -> int:
+        """Return how many pieces to ask for at once: no more than leaves something for every connection."""
+        share = self._state.asked // self._tools.connections
+        return self._tools.pace.run(_SHORTEST_RUN, min(max(_SHORTEST_RUN, share), _LONGEST_RUN), PIECE_BYTES)
 
     def _failed(self, error: HotstartError, run: range, readers: set[int]) -> None:
         if isinstance(error, ObjectChanged | StoreError):
@@ -246,8 +264,11 @@ class Fill:
         wanted = ByteRange(run.start * PIECE_BYTES, min(run.stop * PIECE_BYTES, size))
         buffer = bytearray(min(PIECE_BYTES, len(wanted)))
         piece, filled = run.start, 0
+        asked_at, first_at, first_bytes = _now(), 0.0, 0
         async with self._tools.origin.get(self.blob, wanted, self.tier) as chunks:
             async for chunk in chunks:
+                if not first_at:
+                    first_at, first_bytes = _now(), len(chunk)
                 self._tools.observer.origin_bytes(self.blob.model, len(chunk))
                 rest = memoryview(chunk)
                 while rest and piece < run.stop:
@@ -259,6 +280,8 @@ class Fill:
                     if filled == length:
                         await self._keep(piece, memoryview(buffer)[:length])
                         piece, filled = piece + 1, 0
+        if first_at:
+            self._tools.pace.observed(first_at - asked_at, _now() - first_at, len(wanted) - first_bytes)
         if piece < run.stop:
             raise OriginUnreachable(
                 self._tools.origin.url,

@@ -9,6 +9,7 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.core.observer import Observer
+from hotstart_proxy.core.pace import Pace
 from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.origins.base import OriginError
 from hotstart_proxy.origins.models import ModelOrigin, VersionBlob
@@ -22,9 +23,9 @@ from .slots import Slots
 
 __all__ = ["Fills"]
 
-# Piece buffers of all fills together, whatever the files' sizes: 36 MiB. One is there for premium alone, and
-# batch and warming leave three, so that who is more urgent finds one at once.
-_PIECE_BUFFERS = {Tier.WARMING: 6, Tier.BATCH: 6, Tier.STANDARD: 8, Tier.PREMIUM: 9}
+# Piece buffers of all fills together, whatever the files' sizes: 68 MiB. One is there for premium alone, and
+# batch and warming leave some, so that who is more urgent finds one at once.
+_PIECE_BUFFERS = {Tier.WARMING: 12, Tier.BATCH: 12, Tier.STANDARD: 16, Tier.PREMIUM: 17}
 # A fill that nobody reads costs two descriptors, and a read of all it has when it is taken up again.
 _MOST_IDLE = 16
 _LOOKS_A_LIFE = 4
@@ -66,6 +67,7 @@ class Fills:
             observer=observer,
             slots=Slots(_PIECE_BUFFERS),
             connections=connections,
+            pace=Pace(),
             origin_failed=origin_failed,
             ended=self._fill_ended,
             closed=closed,

@@ -2,7 +2,8 @@
 
 The rules, of which everything below is the carrying out:
 
-- A fill fetches the union of what was asked, rounded to pieces, each piece once however many ask.
+- A fill fetches the union of what was asked, rounded to pieces, each piece once however many ask. What
+  ``core.foresight`` says will be asked is asked on nobody's behalf.
 - The piece that a reader waits for goes first, so a range far ahead is fetched rather than waited for.
   Readers of one tier take turns, and a higher tier has all that it asked for before a lower one gets
   anything. Only when nobody of a tier waits for a piece that is not already on its way is there read-ahead
@@ -55,10 +56,10 @@ class FillState:
 
         Args:
             done: one flag a piece.
-            longest_run: pieces fetched by one request at most, at least 1.
+            longest_run: pieces fetched by one request at most, at least 1; may be set anew at any time.
         """
         self._states = bytearray(_DONE if flag else _UNASKED for flag in done)
-        self._longest_run = longest_run
+        self.longest_run = longest_run
         self._asked = 0
         self._flying = 0
         self._left = self._states.count(_UNASKED)
@@ -153,7 +154,7 @@ class FillState:
         if start is None:
             return None
         stop = start
-        while stop < len(self._states) and stop - start < self._longest_run and self._states[stop] == _ASKED:
+        while stop < len(self._states) and stop - start < self.longest_run and self._states[stop] == _ASKED:
             self._states[stop] = _FLYING
             stop += 1
         self._asked -= stop - start
