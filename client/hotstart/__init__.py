@@ -96,19 +96,23 @@ _HOMES = {
 }
 
 
-def _find(name: str) -> Any:
-    from importlib import import_module
+def _import(name: str) -> Any:
+    # Not by importlib, which would be one more thing to import. Of a dotted name, __import__ returns the top
+    # unless something is wanted from the module.
+    return __import__(name, fromlist=["__name__"])
 
+
+def _find(name: str) -> Any:
     if name == "errors":
-        return import_module("hotstart.errors")
+        return _import("hotstart.errors")
     home = _HOMES.get(name)
     if home is None:
         if name not in __all__:
             raise AttributeError(f"module 'hotstart' has no attribute {name!r}")
         # What has no home of its own is an error.
-        found = getattr(import_module("hotstart.errors"), name)
+        found = getattr(_import("hotstart.errors"), name)
     else:
-        found = getattr(import_module(home[0]), home[1])
+        found = getattr(_import(home[0]), home[1])
     globals()[name] = found
     return found
 

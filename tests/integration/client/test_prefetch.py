@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,62 @@ def test_it_runs_while_a_module_is_imported(
         "import sys; sys.path.insert(0, sys.argv[1]); import function", str(tmp_path)
     ).wait(55)
     assert finished.check().stdout == "16 torch.float32\n"
+
+
+def test_its_thread_imports_all_that_a_load_needs(
+    published: Published, processes: Processes, tmp_path: Path
+) -> None:
+    """When it is done, result imports the framework and nothing else: the load's modules are there."""
+    code = (
+        "import sys, time, hotstart\n"
+        f"running = hotstart.prefetch('org/bert@1', origin={published.origin!r})\n"
+        "while not running.done():\n"
+        "    time.sleep(0.01)\n"
+        "assert 'numpy' not in sys.modules\n"
+        "before = set(sys.modules)\n"
+        "running.result()\n"
+        "print(*sorted(name for name in set(sys.modules) - before if name.startswith('hotstart')))\n"
+    )
+    assert processes.python(code).wait().check().stdout == "\n"
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_imports_of_both_threads_do_not_lock_each_other(
+    published: Published, processes: Processes, number: int
+) -> None:
+    """A program that imports what the load imports, at the same time and in another order, loads."""
+    modules = ["ssl", "http.client", "email.parser", "json", "hashlib", "dataclasses", "pathlib", "zstandard"]
+    modules += ["numpy", "logging", "urllib.request", "concurrent.futures", "asyncio", "hotstart.loading"]
+    running = []
+    for seed in range(5):
+        order = list(modules)
+        random.Random(10 * number + seed).shuffle(order)
+        code = (
+            "import hotstart\n"
+            f"running = hotstart.prefetch('org/bert@1', origin={published.origin!r})\n"
+            f"import {', '.join(order)}\n"
+            "print(len(running.result(50)))\n"
+        )
+        running.append(processes.python(code))
+    assert [process.wait(55).check().stdout for process in running] == ["16\n"] * len(running)
+
+
+def test_several_may_wait_for_it(published: Published, tmp_path: Path) -> None:
+    """Every thread that asks for the result gets it, and none of them waits once it is there."""
+    fifo = tmp_path / "fallback"
+    os.mkfifo(fifo)
+    running = hotstart.prefetch("org/bert@1", fallback=str(fifo), origin=published.origin)
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(running.result(30))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with pytest.raises(hotstart.PrefetchTimeout):
+        running.result(0)
+    fifo.write_bytes(b"")
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 4
+    assert all(item is running.result(0) for item in found)
 
 
 def test_an_interpreter_may_end_before_it(processes: Processes, tmp_path: Path) -> None:
