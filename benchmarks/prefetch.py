@@ -88,7 +88,9 @@ class Cell:
     def key(self) -> str:
         """The cell, as tables show it."""
         size = self.size_bytes
-        model = "MiniLM fp32" if size is None else f"{size // MiB} MiB" if size < GiB else f"{size // GiB} GiB"
+        model = (
+            "MiniLM fp32" if size is None else f"{size // MiB} MiB" if size < GiB else f"{size // GiB} GiB"
+        )
         return f"{model}, {self.bits_per_second / _GIGABIT:g} Gbit/s"
 
 
@@ -139,9 +141,10 @@ def _measure(cell: Cell, folder: Path, profile: Profile, results: Results) -> No
             arm: partial(_run, made.client.command(sys.executable, "-c", code), environment)
             for arm, code in _PROGRAMS.items()
         }
-        for program in programs.values():
-            # Reads the files of the packages once, and compiles what nobody has compiled yet.
-            program()
+        if profile.name != "quick":
+            for program in programs.values():
+                # Reads the files of the packages once, and compiles what nobody has compiled yet.
+                program()
         measured = interleave(programs, profile.pick(quick=1, bench=5, full=15))
     for arm, values in measured.items():
         for unit, fact, factor in _UNITS:

@@ -15,6 +15,7 @@ NAMES: tuple[str, ...] = (
     "serve",
     "load",
     "scale",
+    "prefetch",
     "store_open",
     "tiers",
 )
