@@ -15,6 +15,7 @@ NAMES: tuple[str, ...] = (
     "serve",
     "load",
     "scale",
+    "miss",
     "prefetch",
     "store_open",
     "tiers",
