@@ -16,7 +16,7 @@ from tests.integration.cache.published_tree import MODEL, some_bytes
 from tests.integration.cache.reading import eventually, read
 
 # As many as there are piece buffers, and as many of them as batch may have.
-ALL, BATCH = 9, 6
+ALL, BATCH = 17, 12
 SIZE = 1000
 
 
@@ -62,7 +62,7 @@ class Held:
 
 
 async def begin(
-    stack: AsyncExitStack, bench: Bench, files: int = 15, budget_bytes: int | None = None
+    stack: AsyncExitStack, bench: Bench, files: int = ALL + 6, budget_bytes: int | None = None
 ) -> Held:
     """Publish files named by numbers, more than there are buffers, and open a cache."""
     contents = {str(number): some_bytes(SIZE, number) for number in range(files)}
@@ -83,7 +83,8 @@ async def test_the_order_of_grants(bench: Bench) -> None:
         for number, tier in enumerate(coming, 1):
             held.begin(str(ALL - 1 + number), tier)
             await held.until(ALL, number)
-        for number, name in enumerate(("11", "14", "10", "13"), 1):
+        order = [str(ALL + place) for place in (2, 5, 1, 4)]
+        for number, name in enumerate(order, 1):
             # Batch gets none while anybody above it waits.
             held.let_go(str(number))
             await held.until(ALL, len(coming) - number)
@@ -91,23 +92,25 @@ async def test_the_order_of_grants(bench: Bench) -> None:
         for number in range(ALL + len(coming)):
             held.let_go(str(number))
         await eventually(lambda: len(held.fetched()) == ALL + len(coming))
-        assert held.fetched()[-2:] == ["9", "12"]
+        assert held.fetched()[-2:] == [str(ALL), str(ALL + 3)]
 
 
 async def test_batch_leaves_buffers_for_premium(bench: Bench) -> None:
     """While batch has all buffers it may have, and more of it waits, premium is served at once."""
     async with AsyncExitStack() as stack:
         held = await begin(stack, bench)
-        for number in range(10):
+        batch = range(BATCH + 4)
+        premium = range(batch.stop, batch.stop + 3)
+        for number in batch:
             held.begin(str(number), Tier.BATCH)
         await held.until(BATCH, 4)
-        for number in range(10, 13):
+        for number in premium:
             task = held.begin(str(number), Tier.PREMIUM)
             held.let_go(str(number))
             await task
-        assert held.fetched()[BATCH:] == ["10", "11", "12"]
+        assert held.fetched()[BATCH:] == [str(number) for number in premium]
         await held.until(BATCH, 4)
-        for number in range(10):
+        for number in batch:
             held.let_go(str(number))
 
 
@@ -130,16 +133,17 @@ async def test_a_cancelled_reader_leaves_no_buffer_behind(bench: Bench) -> None:
     """Readers that go away while they wait, or while their bytes come, take no buffer with them."""
     async with AsyncExitStack() as stack:
         held = await begin(stack, bench)
-        tasks = [held.begin(str(number), Tier.STANDARD) for number in range(12)]
+        files = range(ALL + 3)
+        tasks = [held.begin(str(number), Tier.STANDARD) for number in files]
         await held.until(ALL - 1, 4)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        for number in range(12):
+        for number in files:
             held.let_go(str(number))
         # What was asked for is still fetched.
         await eventually(lambda: held.cache.load() == Load())
-        assert len(held.fetched()) == 12
+        assert len(held.fetched()) == len(files)
 
 
 async def test_what_is_passed_on_is_bounded_by_tier(bench: Bench) -> None:
