@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hotstart import errors
-    from hotstart.calls import download, load, prefetch, stream
+    from hotstart.calls import download, load, load_into, prefetch, stream
     from hotstart.errors import (
         AllSourcesFailed,
         CannotVerify,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         InvalidReference,
         InvalidSlice,
         MissingPackage,
+        ModuleMismatch,
         PrefetchTimeout,
         ShardMismatch,
         SourceError,
@@ -61,6 +62,7 @@ __all__ = [
     "InvalidSlice",
     "MissingPackage",
     "Model",
+    "ModuleMismatch",
     "PrefetchTimeout",
     "ShardMismatch",
     "SourceError",
@@ -75,6 +77,7 @@ __all__ = [
     "errors",
     "load",
     "load_file",
+    "load_into",
     "open",
     "prefetch",
     "safe_open",
@@ -89,6 +92,7 @@ _HOMES = {
     "download": ("hotstart.calls", "download"),
     "load": ("hotstart.calls", "load"),
     "load_file": ("hotstart.reader", "load_file"),
+    "load_into": ("hotstart.calls", "load_into"),
     "open": ("hotstart.model", "open_model"),
     "prefetch": ("hotstart.calls", "prefetch"),
     "safe_open": ("hotstart.reader", "SafeOpen"),

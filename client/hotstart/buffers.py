@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["HostBuffer", "MappedFile"]
+__all__ = ["HostBuffer", "MappedFile", "discard"]
 
 PAGE_BYTES = mmap.PAGESIZE
 _HUGE_PAGE_BYTES = 2 * 1024 * 1024
@@ -74,8 +75,28 @@ class HostBuffer:
 
         A hint: where the system cannot, nothing happens.
         """
-        first = -(-start // PAGE_BYTES) * PAGE_BYTES
-        length = stop // PAGE_BYTES * PAGE_BYTES - first
-        if self._discards and length > 0 and hasattr(mmap, "MADV_DONTNEED"):
-            with contextlib.suppress(OSError):
-                self._map.madvise(mmap.MADV_DONTNEED, first, length)
+        if self._discards:
+            _discard(self._map, start, stop)
+
+
+def discard(data: memoryview) -> None:
+    """Give back the whole pages of a part of a ``HostBuffer`` whose content nobody needs any more.
+
+    Of any other memory nothing is given back.
+    """
+    owner = data.obj
+    if isinstance(owner, _Map) and owner.release is None and len(data):
+        start = _address(data) - _address(owner)
+        _discard(owner, start, start + len(data))
+
+
+def _address(memory: memoryview | mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _discard(owner: mmap.mmap, start: int, stop: int) -> None:
+    first = -(-start // PAGE_BYTES) * PAGE_BYTES
+    length = stop // PAGE_BYTES * PAGE_BYTES - first
+    if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError):
+            owner.madvise(mmap.MADV_DONTNEED, first, length)

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hotstart.loading import Tensors
+    from hotstart.modules import LoadedModule
     from hotstart.prefetching import Prefetch
 
-__all__ = ["download", "load", "prefetch", "stream"]
+__all__ = ["download", "load", "load_into", "prefetch", "stream"]
 
 
 def load(
@@ -54,6 +55,24 @@ def stream(
 
     return open_model(reference, **sources).stream(
         framework, device, verify=verify, compression=compression, tensors=tensors, raw=raw, dtype=dtype
+    )
+
+
+def load_into(
+    module: Any,
+    reference: str,
+    device: object = None,
+    *,
+    strict: bool = True,
+    verify: str | None = None,
+    compression: str = "auto",
+    **sources: str | None,
+) -> LoadedModule:
+    """Open a reference and load it into a torch module: see ``Model.load_into``."""
+    from hotstart.model import open_model
+
+    return open_model(reference, **sources).load_into(
+        module, device, strict=strict, verify=verify, compression=compression
     )
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "InvalidReference",
     "InvalidSlice",
     "MissingPackage",
+    "ModuleMismatch",
     "PrefetchTimeout",
     "ShardMismatch",
     "SourceError",
@@ -91,6 +92,41 @@ class CannotVerify(HotstartError):
             f"verify={verify!r} cannot be done for {path} of {reference}: it was adopted rather than "
             f"published, so its digests are unknown; publish it, or load it with verify=None"
         )
+
+
+class ModuleMismatch(HotstartError):
+    """A module and the version that was to be loaded into it do not fit; nothing was changed.
+
+    Attributes:
+        reference: of the version.
+        module: name of the module's class.
+        missing: names of the module that the version lacks.
+        unexpected: names of the version that the module lacks.
+        misfits: what of other tensors does not fit, one sentence each.
+    """
+
+    def __init__(
+        self,
+        reference: str,
+        module: str,
+        missing: tuple[str, ...],
+        unexpected: tuple[str, ...],
+        misfits: tuple[str, ...],
+    ) -> None:
+        self.reference = reference
+        self.module = module
+        self.missing = missing
+        self.unexpected = unexpected
+        self.misfits = misfits
+        lines = [f"{reference} does not fit {module}, which is unchanged"]
+        if missing:
+            lines.append(f"it lacks {', '.join(missing)}")
+        if unexpected:
+            lines.append(f"the module lacks {', '.join(unexpected)}")
+        lines += misfits
+        if not misfits:
+            lines.append("with strict=False, what both have is loaded")
+        super().__init__("\n  ".join(lines))
 
 
 class PrefetchTimeout(HotstartError, TimeoutError):

@@ -20,6 +20,7 @@ from hotstart.wire.references import parse_reference
 from hotstart.wire.selection import Selection, select_weights
 
 if TYPE_CHECKING:
+    from hotstart.modules import LoadedModule
     from hotstart.sources.chain import Opened
 
 __all__ = ["Model", "open_model"]
@@ -227,6 +228,45 @@ class Model:
             self._report = loading.report()
         finally:
             loading.abort()
+
+    def load_into(
+        self,
+        module: Any,
+        device: object = None,
+        *,
+        strict: bool = True,
+        verify: str | None = None,
+        compression: str = "auto",
+    ) -> LoadedModule:
+        """Load tensors into the parameters and buffers of a ``torch.nn.Module``, by their names.
+
+        What the module holds is overwritten where it lies, and keeps its dtype, device and gradient setting.
+        What is on the meta device is replaced by a tensor of the version, with the version's dtype.
+        A tensor that is in the module under several names is loaded once, from the first of them that the
+        version has, and is tied afterwards as before. Values are cast between floats of 16 bits or more, and
+        between integers.
+
+        Names, shapes and dtypes are compared before anything is changed, which takes a request for the
+        headers more. A failure after that leaves a module of which some tensors are loaded, whole each, and
+        the others are as they were; loading again puts it right.
+
+        Args:
+            module: with whatever tensors, initialized, on the meta device, or some of each.
+            device: where meta tensors are to be, as for ``load``; None is where the module's others are, on
+                a GPU or in host memory.
+            strict: every name must be in both; else what both have is loaded.
+            verify: see ``load``.
+            compression: see ``load``.
+
+        Raises:
+            ModuleMismatch: names are missing or unexpected, or shapes or dtypes do not fit; lists all of it.
+            HotstartError: as ``load``.
+        """
+        from hotstart.modules import load_module
+
+        loaded = load_module(self, module, device, strict=strict, verify=verify, compression=compression)
+        self._report = loaded.report
+        return loaded
 
     def begin(self, options: LoadOptions) -> Loading:
         """Begin to load in threads and return at once; the caller finishes or aborts it."""

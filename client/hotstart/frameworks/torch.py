@@ -103,16 +103,25 @@ class TorchFramework:
             info: dtype and shape.
             flat: a tensor of uint8, on any device.
         """
+        dtype, shape = self.form(info)
+        return flat.view(dtype).reshape(shape)
+
+    def form(self, info: TensorInfo) -> tuple[Any, tuple[int, ...]]:
+        """Return the dtype and the shape that a tensor has in torch.
+
+        Raises:
+            UnsupportedDtype: it cannot be represented.
+        """
         import torch
 
         self.check([info])
         dtype = getattr(torch, _TYPES[info.dtype], None)
         if dtype is None:
             raise UnsupportedDtype(info.name, info.dtype, f"torch {torch.__version__}", _INSTEAD)
-        shape = info.shape
-        if info.dtype == "F4":
+        shape = tuple(info.shape)
+        if info.dtype == "F4" and shape:
             shape = (*shape[:-1], shape[-1] // _F4_PER_ELEMENT)
-        return flat.view(dtype).reshape(shape)
+        return dtype, shape
 
     def raw(self, data: memoryview) -> Any:
         """See ``Framework.raw``."""

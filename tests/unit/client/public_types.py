@@ -29,6 +29,7 @@ def called() -> None:
     tensors = assert_type(hotstart.load("org/bert@latest", origin="s3://bucket/models"), Tensors)
     assert_type(tensors.version, str)
     assert_type(tensors.report.tensor_bytes, int)
+    assert_type(hotstart.load_into(object(), "org/bert", "cuda:0").missing, tuple[str, ...])
     running = assert_type(hotstart.prefetch("org/bert"), Prefetch)
     assert_type(running.done(), bool)
     assert_type(hotstart.download("org/bert", "folder"), Path)
