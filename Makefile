@@ -31,7 +31,7 @@ demo: $(STAMP)-demo-$(ORIGIN) ## publish, serve and load real weights (ORIGIN=s3
 test: $(STAMP)-dev ## run the tests against real servers and processes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadscope $(PYTEST_ARGS)
 
-test-system: $(STAMP)-dev ## run the tests that need strace, a tmpfs or root
+test-system: $(STAMP)-dev ## run the tests that need strace, nginx, a tmpfs or root
 	$(BIN)/python -m pytest -m system $(PYTEST_ARGS)
 
 soak: $(STAMP)-dev ## ten minutes of everything at once, with kills (SOAK_ARGS="--seconds 60 --seed 2")

@@ -37,7 +37,9 @@ Pattern: TypeAlias = Literal["in order", "shuffled", "each"]
 # By epoll, bodies longer than this are received over and over into the same memory.
 _EPOLL_BUFFER_BYTES = 256 * 1024
 _HEAD_BYTES = 4096
-_HEAD = re.compile(rb"HTTP/1\.1 206 .*?\r\nContent-Length: (\d+)\r\n.*?\r\n\r\n", re.DOTALL | re.IGNORECASE)
+_HEAD = re.compile(
+    rb"HTTP/1\.1 206 .*?\r\nContent-Length: (\d+)(?=\r\n).*?\r\n\r\n", re.DOTALL | re.IGNORECASE
+)
 _TIMEOUT_SECONDS = 60.0
 
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import report, suite
 from benchmarks.harness.results import Results
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[3]
 CI = REPOSITORY / ".ci" / "run"
 
 
