@@ -17,6 +17,7 @@ NAMES: tuple[str, ...] = (
     "scale",
     "miss",
     "prefetch",
+    "cold_start",
     "store_open",
     "tiers",
 )
