@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hotstart.wire.errors import InvalidReference
+from hotstart.wire.manifest import TWIN_SUFFIXES
 from hotstart.wire.references import Reference, check_alias, parse_reference
 from hotstart.wire.timestamps import format_timestamp
 from hotstart_proxy.commands.interruption import run_interruptibly
@@ -25,6 +26,7 @@ from hotstart_proxy.commands.publishing_progress import drawn_progress
 from hotstart_proxy.publishing.additions import TwinsAdded, add_twins
 from hotstart_proxy.publishing.folder import LeftOut
 from hotstart_proxy.publishing.publisher import Published, PublishedTwin, now_ms, publish
+from hotstart_proxy.publishing.twin_uploads import TwinChoice
 from hotstart_proxy.publishing.version_states import exact_version
 
 SUMMARY = "Publish a model folder as an immutable version."
@@ -66,7 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--twins",
         metavar="org/name@version",
         type=checked(_version_reference),
-        help="publish nothing, but add zstd-framed twins to a version that was uploaded by other means",
+        help="publish nothing, but add twins to a version that was uploaded by other means",
+    )
+    parser.add_argument(
+        "--suffix",
+        choices=[suffix.removeprefix(".") for suffix in TWIN_SUFFIXES],
+        action="append",
+        help="which twins to make: zst (zstd-framed), zsp (byte planes); may be repeated; default: zst where "
+        "it pays, and zsp too where it is smaller by another 3%%",
     )
     add_layout_argument(parser, "for --twins")
     add_notify_argument(parser)
@@ -89,6 +98,12 @@ def _key_and_value(text: str) -> tuple[str, str]:
     except UnicodeEncodeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not valid UTF-8") from error
     return key, value
+
+
+def _twin_choice(arguments: argparse.Namespace) -> TwinChoice:
+    return TwinChoice(
+        None if arguments.suffix is None else frozenset(f".{name}" for name in arguments.suffix)
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -122,6 +137,7 @@ async def _publish(arguments: argparse.Namespace, reference: Reference, metadata
                 reference,
                 alias=arguments.alias,
                 metadata=metadata,
+                twins=_twin_choice(arguments),
                 progress=progress,
             )
     seconds = time.monotonic() - began
@@ -139,7 +155,14 @@ async def _add_twins(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     async with open_origin(arguments.origin, os.environ) as origin:
         with drawn_progress() as progress:
-            added = await add_twins(origin, arguments.twins, arguments.layout, now_ms(), progress)
+            added = await add_twins(
+                origin,
+                arguments.twins,
+                arguments.layout,
+                now_ms(),
+                progress,
+                choice=_twin_choice(arguments),
+            )
     seconds = time.monotonic() - began
     notified = await tell_proxies(arguments.notify, added.model)
     if arguments.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,6 @@ from hotstart.wire.catalog import Catalog
 from hotstart.wire.errors import FormatError
 from hotstart.wire.layout import twins_key, version_prefix
 from hotstart.wire.manifest import File, Manifest
-from hotstart.wire.media_types import ZSTD_MEDIA_TYPE
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.references import Reference
 from hotstart.wire.twins import AddedTwin, AddedTwins
@@ -25,13 +25,13 @@ from .inventory import read_header
 from .jobs import in_thread, run_bounded
 from .progress import NoProgress, Progress, Stage
 from .publisher import Outcome, PublishedTwin
-from .twins import ZSTD_SUFFIX, frame_file
+from .twin_uploads import TwinChoice, upload_twins
 from .uploads import Uploader, clear_unfinished
 from .version_states import exact_version, read_version_state
 
 __all__ = ["TwinsAdded", "add_twins"]
 
-# Each lies in the temporary folder together with its twin.
+# Each lies in the temporary folder together with one of its twins.
 _FILES_AT_ONCE = 2
 
 
@@ -40,7 +40,7 @@ class TwinsAdded:
     """What adding twins did.
 
     Attributes:
-        outcome: UNCHANGED where it had twins already, or none would be worth it.
+        outcome: UNCHANGED where it had those twins already, or none would be worth it.
         twins: those it has now.
         sent_objects: how many of them were sent.
         sent_bytes: bytes of those.
@@ -55,9 +55,15 @@ class TwinsAdded:
 
 
 async def add_twins(
-    origin: Origin, reference: Reference, layout: Layout, now_ms: int, progress: Progress | None = None
+    origin: Origin,
+    reference: Reference,
+    layout: Layout,
+    now_ms: int,
+    progress: Progress | None = None,
+    *,
+    choice: TwinChoice | None = None,
 ) -> TwinsAdded:
-    """Make zstd-framed twins for the Safetensors files of an adopted version.
+    """Make twins for the Safetensors files of an adopted version, of the suffixes of which it has none.
 
     Cancelled, it leaves nothing on this machine, and at the origin twins that no document names: they do not
     count, and the same call goes on with them.
@@ -68,6 +74,7 @@ async def add_twins(
         layout: where adopted versions lie.
         now_ms: milliseconds since the epoch.
         progress: a watcher.
+        choice: which to make; None for the default choice.
 
     Raises:
         VersionRefused: it is published, so its twins were made then; or its files were replaced since it got
@@ -79,17 +86,23 @@ async def add_twins(
         InvalidReference, OriginError
     """
     model, version = exact_version(reference)
-    watcher = progress or NoProgress()
+    watcher, wanted = progress or NoProgress(), choice or TwinChoice()
     manifest = await _adopted_manifest(origin, model, version, layout, now_ms)
-    there = await _twins_there(origin, manifest)
-    if there is not None:
-        return TwinsAdded(model, version, Outcome.UNCHANGED, there)
+    there: list[PublishedTwin] = []
+    missing: list[str] = []
+    for suffix in wanted.suffixes:
+        found = await _twins_there(origin, manifest, suffix)
+        there += found or ()
+        if found is None:
+            missing.append(suffix)
+    if not missing:
+        return TwinsAdded(model, version, Outcome.UNCHANGED, _by_path(there))
     await origin.check_publishable()
     listing = await origin.list(version_prefix(model, version), recursive=True)
     uploader = Uploader(origin, model, version, {item.key for item in listing.objects}, watcher)
     files = [file for file in manifest.files if file.path.endswith(SAFETENSORS_SUFFIX)]
     watcher.expect(Stage.FETCHING, sum(file.size for file in files))
-    watcher.expect(Stage.FRAMING, sum(file.size for file in files))
+    watcher.expect(Stage.FRAMING, sum(file.size for file in files) * len(missing))
     try:
         temporary = tempfile.TemporaryDirectory(prefix="hotstart-publish-")
     except OSError as error:
@@ -98,26 +111,33 @@ async def add_twins(
         results = await run_bounded(
             _FILES_AT_ONCE,
             [
-                partial(_add_twin, origin, uploader, file, Path(room) / str(number), watcher)
+                partial(
+                    _add_twins, origin, uploader, file, Path(room) / str(number), missing, wanted, watcher
+                )
                 for number, file in enumerate(files)
             ],
         )
-    made = [result for result in results if result is not None]
+    made = [one for result in results for one in result]
+    for suffix in missing:
+        added = tuple(twin for twin, _ in made if twin.twin.suffix == suffix)
+        if added:
+            await _put_document(origin, AddedTwins(model, version, suffix, added))
     if made:
-        added = AddedTwins(model, version, ZSTD_SUFFIX, tuple(twin for twin, _ in made))
-        await _put_document(origin, added)
         await clear_unfinished(origin, model, version)
     sizes = {file.path: file.size for file in files}
+    new = [PublishedTwin(item.path + item.twin.suffix, item.twin.size, sizes[item.path]) for item, _ in made]
     return TwinsAdded(
         model=model,
         version=version,
         outcome=Outcome.PUBLISHED if made else Outcome.UNCHANGED,
-        twins=tuple(
-            PublishedTwin(item.path + ZSTD_SUFFIX, item.twin.size, sizes[item.path]) for item, _ in made
-        ),
+        twins=_by_path([*there, *new]),
         sent_objects=sum(sent for _, sent in made),
         sent_bytes=sum(item.twin.size for item, sent in made if sent),
     )
+
+
+def _by_path(twins: Iterable[PublishedTwin]) -> tuple[PublishedTwin, ...]:
+    return tuple(sorted(twins, key=lambda twin: twin.path))
 
 
 async def _adopted_manifest(
@@ -154,9 +174,9 @@ async def _why_not_adopted(
     return UnknownVersion(origin.url, f"version {model}@{version}", known)
 
 
-async def _twins_there(origin: Origin, manifest: Manifest) -> tuple[PublishedTwin, ...] | None:
-    """Return the twins that were added before; None where there is no document of them."""
-    key = twins_key(manifest.model, manifest.version, ZSTD_SUFFIX)
+async def _twins_there(origin: Origin, manifest: Manifest, suffix: str) -> tuple[PublishedTwin, ...] | None:
+    """Return the twins of a suffix that were added before; None where there is no document of them."""
+    key = twins_key(manifest.model, manifest.version, suffix)
     found = await origin.read(key)
     if found is None or found.data is None:
         return None
@@ -167,36 +187,44 @@ async def _twins_there(origin: Origin, manifest: Manifest) -> tuple[PublishedTwi
             manifest.model,
             manifest.version,
             f"got twins before {', '.join(stale[:5])} was replaced, and those no longer count: delete {key} "
-            f"and the {ZSTD_SUFFIX} objects beside the files, then run this again",
+            f"and the {suffix} objects beside the files, then run this again",
         )
     return tuple(
         PublishedTwin(file.path + twin.suffix, twin.size, file.size)
         for file in manifest.files
         for twin in file.twins
-        if twin.suffix == ZSTD_SUFFIX
+        if twin.suffix == suffix
     )
 
 
-async def _add_twin(
-    origin: Origin, uploader: Uploader, file: File, room: Path, progress: Progress
-) -> tuple[AddedTwin, bool] | None:
-    """Fetch a file, frame it, put its twin; return it and whether it was sent, or None if it does not pay."""
+async def _add_twins(
+    origin: Origin,
+    uploader: Uploader,
+    file: File,
+    room: Path,
+    suffixes: Sequence[str],
+    choice: TwinChoice,
+    progress: Progress,
+) -> list[tuple[AddedTwin, bool]]:
+    """Fetch a file, make its twins, put those that are worth it; return them and whether each was sent."""
     source = await _fetch(origin, file, room, progress)
     try:
         header = await in_thread(lambda stop: read_header(source))
     except FormatError as error:
         raise FormatError(f"{error.what} of {file.path}", error.reason) from error
-    destination = room.with_name(room.name + ZSTD_SUFFIX)
-    advance = partial(progress.advance, Stage.FRAMING)
-    made = await in_thread(partial(frame_file, source, header, None, destination, advance))
+    put = await upload_twins(
+        uploader,
+        source,
+        header,
+        None,
+        room.with_name(f"{room.name}-twin"),
+        suffixes,
+        choice,
+        progress,
+        twin_bytes={twin.suffix: twin.size for twin in file.twins},
+    )
     source.location.unlink()
-    path = file.path + ZSTD_SUFFIX
-    if made is None:
-        progress.end(path, "not made: it would not be smaller")
-        return None
-    arrival = await uploader.upload(path, destination, made.size, made.sha256, ZSTD_MEDIA_TYPE)
-    destination.unlink()
-    return AddedTwin(file.path, file.id, made.twin(arrival.origin)), arrival.sent
+    return [(AddedTwin(file.path, file.id, twin), arrival.sent) for twin, arrival in put]
 
 
 async def _fetch(origin: Origin, file: File, destination: Path, progress: Progress) -> SourceFile:
@@ -213,7 +241,7 @@ async def _fetch(origin: Origin, file: File, destination: Path, progress: Progre
 
 
 async def _put_document(origin: Origin, added: AddedTwins) -> None:
-    key = twins_key(added.model, added.version, ZSTD_SUFFIX)
+    key = twins_key(added.model, added.version, added.suffix)
     try:
         await origin.put(key, added.dump(), create_only=True, media_type="application/json")
     except AlreadyExists:

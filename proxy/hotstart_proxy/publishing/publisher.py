@@ -22,8 +22,8 @@ from hotstart.wire.digests import sha256_id
 from hotstart.wire.errors import HotstartError
 from hotstart.wire.index import AliasClash, Index, IndexEntry
 from hotstart.wire.layout import begin_key, file_key, manifest_key, version_prefix
-from hotstart.wire.manifest import File, Manifest, Twin
-from hotstart.wire.media_types import ZSTD_MEDIA_TYPE, media_type
+from hotstart.wire.manifest import TWIN_SUFFIXES, File, Manifest, Twin
+from hotstart.wire.media_types import media_type
 from hotstart.wire.references import Reference, check_alias
 from hotstart_proxy.origins.base import AlreadyExists, Origin, OriginError
 
@@ -33,7 +33,7 @@ from .index_swaps import read_index, swap_index
 from .inventory import Inventory, ItemisedFile, read_headers, take_inventory
 from .jobs import in_thread, run_bounded
 from .progress import NoProgress, Progress, Stage
-from .twins import ZSTD_SUFFIX, frame_file
+from .twin_uploads import TwinChoice, upload_twins
 from .uploads import Arrival, Uploader, clear_unfinished
 from .version_states import VersionState, exact_version, read_version_state
 
@@ -47,7 +47,7 @@ _TWINS_AT_ONCE = 2
 
 # The path of a file, its entry in the manifest or its twin's, and the object.
 _Arrived: TypeAlias = tuple[str, File | Twin, Arrival]
-_Job: TypeAlias = Callable[[], Awaitable[_Arrived | None]]
+_Job: TypeAlias = Callable[[], Awaitable[list[_Arrived]]]
 
 
 class Outcome(StrEnum):
@@ -110,6 +110,7 @@ async def publish(
     *,
     alias: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    twins: TwinChoice | None = None,
     progress: Progress | None = None,
     now: Callable[[], int] = now_ms,
 ) -> Published:
@@ -124,6 +125,7 @@ async def publish(
         reference: must name a version.
         alias: made to mean the version, in the same swap that enters it in the index.
         metadata: the publisher's own strings, for the manifest.
+        twins: which to make; None for the default choice.
         progress: a watcher.
         now: milliseconds since the epoch.
 
@@ -144,6 +146,7 @@ async def publish(
         version,
         None if alias is None else check_alias(alias),
         dict(metadata or {}),
+        twins or TwinChoice(),
         progress or NoProgress(),
         now,
     )
@@ -157,6 +160,7 @@ class _Publication:
     version: str
     alias: str | None
     metadata: Mapping[str, str]
+    twins: TwinChoice
     progress: Progress
     now: Callable[[], int]
 
@@ -281,7 +285,7 @@ class _Publication:
     async def _upload(self, inventory: Inventory, uploader: Uploader) -> tuple[Manifest, list[Arrival]]:
         """Put every file and twin; return the manifest that names them, and what was put."""
         framing = [item.source.size for item in inventory.files if item.header is not None]
-        self.progress.expect(Stage.FRAMING, sum(framing))
+        self.progress.expect(Stage.FRAMING, sum(framing) * len(self.twins.suffixes))
         try:
             temporary = tempfile.TemporaryDirectory(prefix="hotstart-publish-")
         except OSError as error:
@@ -292,17 +296,18 @@ class _Publication:
             framed = [item for item in order if item.header is not None]
             uploads: list[_Job] = [partial(self._upload_file, uploader, item) for item in order]
             twins: list[_Job] = [
-                partial(self._upload_twin, uploader, item, Path(room) / f"{number}{ZSTD_SUFFIX}")
+                partial(self._upload_twins, uploader, item, Path(room) / str(number))
                 for number, item in enumerate(framed)
             ]
             groups = await run_bounded(
                 2, (lambda: run_bounded(_FILES_AT_ONCE, uploads), lambda: run_bounded(_TWINS_AT_ONCE, twins))
             )
-        arrived = [result for group in groups for result in group if result is not None]
+        arrived = [one for group in groups for results in group for one in results]
         files = {path: item for path, item, _ in arrived if isinstance(item, File)}
         for path, item, _ in arrived:
             if isinstance(item, Twin):
-                files[path] = replace(files[path], twins=(item,))
+                by_suffix = sorted((*files[path].twins, item), key=lambda twin: twin.suffix)
+                files[path] = replace(files[path], twins=tuple(by_suffix))
         index, _ = await read_index(self.origin, self.model)
         manifest = Manifest(
             self.model,
@@ -313,26 +318,25 @@ class _Publication:
         )
         return manifest, [arrival for _, _, arrival in arrived]
 
-    async def _upload_file(self, uploader: Uploader, item: ItemisedFile) -> _Arrived:
+    async def _upload_file(self, uploader: Uploader, item: ItemisedFile) -> list[_Arrived]:
         path = item.source.path
         arrival = await uploader.upload_source(item.source, item.sha256, media_type(path))
-        return path, item.file(arrival.origin), arrival
+        return [(path, item.file(arrival.origin), arrival)]
 
-    async def _upload_twin(
-        self, uploader: Uploader, item: ItemisedFile, destination: Path
-    ) -> _Arrived | None:
+    async def _upload_twins(self, uploader: Uploader, item: ItemisedFile, room: Path) -> list[_Arrived]:
         assert item.header is not None
-        advance = partial(self.progress.advance, Stage.FRAMING)
-        made = await in_thread(
-            partial(frame_file, item.source, item.header, item.sha256, destination, advance)
+        put = await upload_twins(
+            uploader,
+            item.source,
+            item.header,
+            item.sha256,
+            room,
+            self.twins.suffixes,
+            self.twins,
+            self.progress,
+            twin_bytes={},
         )
-        path = item.source.path + ZSTD_SUFFIX
-        if made is None:
-            self.progress.end(path, "not made: it would not be smaller")
-            return None
-        arrival = await uploader.upload(path, made.location, made.size, made.sha256, ZSTD_MEDIA_TYPE)
-        destination.unlink()
-        return item.source.path, made.twin(arrival.origin), arrival
+        return [(item.source.path, twin, arrival) for twin, arrival in put]
 
     async def _check_still_there(self, claim_etag: str, arrivals: list[Arrival]) -> None:
         """Look once more before the version becomes visible: somebody may have unpublished it meanwhile."""
@@ -358,7 +362,7 @@ class _Publication:
             if manifest_key(self.model, self.version) not in there and (found is None or goes):
                 paths = [item.source.path for item in inventory.files]
                 ours = {file_key(self.model, self.version, path) for path in paths}
-                ours |= {key + ZSTD_SUFFIX for key in ours}
+                ours |= {key + suffix for key in ours for suffix in TWIN_SUFFIXES}
                 for key in ours & there.keys():
                     await self.origin.delete(key)
                 return True

@@ -12,20 +12,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from hotstart.wire.framing import FrameEncoder, plan_frames, saves
+from hotstart.wire.framing import FrameEncoder, saves
 from hotstart.wire.manifest import OriginObject, Twin
 from hotstart.wire.pieces import PieceHasher, Pieces
 from hotstart.wire.ranges import ByteRange
-from hotstart.wire.safetensors import Header
 from hotstart.wire.seek_table import SeekTable
+from hotstart.wire.twin_forms import TwinForm
 
 from .errors import FileChanged, NoRoom, Stopped, UnreadableFile
 from .folder import SourceFile
 from .jobs import usable_cpus
 
-__all__ = ["ZSTD_SUFFIX", "TwinFile", "frame_file"]
+__all__ = ["TwinFile", "frame_file"]
 
-ZSTD_SUFFIX = ".zst"
 # More would outrun the digests, which one thread makes.
 _MAX_WORKERS = 8
 # Frames that wait to be written while a slow one is encoded; each is at most 4 MiB (but that of the header).
@@ -37,6 +36,7 @@ class TwinFile:
     """A twin that lies in a temporary file, ready to be uploaded.
 
     Attributes:
+        suffix: of its form.
         location: where; whoever asked for it removes it.
         size: bytes, seek table included.
         sha256: hex.
@@ -44,6 +44,7 @@ class TwinFile:
         seek_table: the skippable frame at its end.
     """
 
+    suffix: str
     location: Path
     size: int
     sha256: str
@@ -52,25 +53,25 @@ class TwinFile:
 
     def twin(self, origin: OriginObject) -> Twin:
         """Return its entry in a manifest."""
-        return Twin(ZSTD_SUFFIX, self.size, self.sha256, origin, self.pieces, self.seek_table)
+        return Twin(self.suffix, self.size, self.sha256, origin, self.pieces, self.seek_table)
 
 
 def frame_file(
     source: SourceFile,
-    header: Header,
+    form: TwinForm,
     sha256: str | None,
     destination: Path,
     advance: Callable[[int], None],
     stop: threading.Event,
 ) -> TwinFile | None:
-    """Write the zstd-framed twin of a Safetensors file.
+    """Write the twin of a Safetensors file.
 
-    Memory is bounded, whatever the file's size: some 16 MiB a worker thread. The same zstd library gives the
+    Memory is bounded, whatever the file's size: some 20 MiB a worker thread. The same zstd library gives the
     same bytes.
 
     Args:
         source: read once, in order.
-        header: parsed from it.
+        form: what the twin is to be, planned from the source's header.
         sha256: what its bytes must be, in hex; None where that is not known.
         destination: a path where nothing is yet.
         advance: is told how many more bytes of source are done.
@@ -85,18 +86,17 @@ def frame_file(
         NoRoom: destination cannot be written.
         Stopped: stop was set.
     """
-    frames = plan_frames(header, source.size)
     sizes: list[tuple[int, int]] = []
     hasher = PieceHasher()
     try:
         with destination.open("xb") as file:
             # Closed by hand: after an error its threads are to end here, not when the error is forgotten.
-            with closing(_encoded(source, sha256, frames, stop)) as encoded:
-                for content_bytes, stored in encoded:
+            with closing(_encoded(source, sha256, form, stop)) as encoded:
+                for place, (content_bytes, stored) in zip(form.frames, encoded, strict=True):
                     file.write(stored)
                     hasher.update(stored)
                     sizes.append((content_bytes, len(stored)))
-                    advance(content_bytes)
+                    advance(len(place))
             seek_table = SeekTable.of(sizes).dump()
             file.write(seek_table)
             hasher.update(seek_table)
@@ -107,34 +107,35 @@ def frame_file(
         return None
     size = hasher.size
     digest, pieces = hasher.finish()
-    return TwinFile(destination, size, digest, pieces, seek_table)
+    return TwinFile(form.suffix, destination, size, digest, pieces, seek_table)
 
 
 def _encoded(
     source: SourceFile,
     sha256: str | None,
-    frames: tuple[ByteRange, ...],
+    form: TwinForm,
     stop: threading.Event,
 ) -> Generator[tuple[int, bytes], None, None]:
     """Yield bytes of content and the frame, in order, while workers encode those that follow."""
     workers = min(usable_cpus(), _MAX_WORKERS)
     encoders = threading.local()
 
-    def encode(content: bytes) -> tuple[int, bytes]:
+    def encode(index: int, identity: bytes) -> tuple[int, bytes]:
         # An encoder serves one thread at a time.
         if not hasattr(encoders, "own"):
             encoders.own = FrameEncoder()
+        content = form.content(index, identity)
         return len(content), encoders.own.encode(content)
 
     digest = hashlib.sha256()
     waiting: deque[Future[tuple[int, bytes]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="hotstart-framing") as pool:
         try:
-            for content in _contents(source, frames):
+            for index, identity in enumerate(_contents(source, form.frames)):
                 if stop.is_set():
                     raise Stopped
-                waiting.append(pool.submit(encode, content))
-                digest.update(content)
+                waiting.append(pool.submit(encode, index, identity))
+                digest.update(identity)
                 if len(waiting) > workers + _AHEAD:
                     yield waiting.popleft().result()
             while waiting:

@@ -19,6 +19,7 @@ from hotstart_proxy.origins.catalog import catalog_of, perform
 from hotstart_proxy.publishing.additions import add_twins
 from hotstart_proxy.publishing.errors import UnknownVersion, VersionRefused
 from hotstart_proxy.publishing.publisher import Outcome, now_ms, publish
+from hotstart_proxy.publishing.twin_uploads import TwinChoice
 from tests.integration.publishing.recording import Crash, RecordingOrigin
 from tests.integration.publishing.test_publish import SEVEN, content, everything
 from tests.support.models import make_model
@@ -27,7 +28,9 @@ from tests.support.models import make_model
 LATER_MS = 3_600_000
 WRITES = [
     "upload org/bert/7/model.safetensors.zst",
+    "upload org/bert/7/model.safetensors.zsp",
     "put org/bert/7/.hotstart/twins-zst.json",
+    "put org/bert/7/.hotstart/twins-zsp.json",
 ]
 
 
@@ -51,7 +54,7 @@ async def adopted_manifest(origin: Origin) -> Manifest:
 async def test_twins_join_an_adopted_version(
     adopted: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twins come with one document more, nothing that was there changes, and zstd reads them."""
+    """Twins come with a document for each suffix, nothing that was there changes, and zstd reads them."""
     room = tmp_path / "room"
     room.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(room))
@@ -59,7 +62,7 @@ async def test_twins_join_an_adopted_version(
     recording = RecordingOrigin(adopted)
     added = await add_twins(recording, SEVEN, Layout(), now_ms() + LATER_MS)
     assert recording.writes == WRITES
-    assert (added.outcome, added.sent_objects) == (Outcome.PUBLISHED, 1)
+    assert (added.outcome, added.sent_objects) == (Outcome.PUBLISHED, 2)
     assert list(room.iterdir()) == []
 
     manifest = await adopted_manifest(adopted)
@@ -84,20 +87,35 @@ async def test_twins_join_an_adopted_version(
     assert (again.outcome, again.twins) == (Outcome.UNCHANGED, added.twins)
 
 
-@pytest.mark.parametrize("crash_at", [0, 1])
+@pytest.mark.parametrize("crash_at", range(len(WRITES)))
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after it, answer lost"])
 async def test_crash_leaves_the_version_as_it_was(adopted: Origin, crash_at: int, after: bool) -> None:
-    """Killed at any write, the version stays as it was or has all twins, and the same call ends the work."""
+    """Killed at any write, the version has the twins that documents name, and the same call ends the work."""
     with pytest.raises(Crash):
         await add_twins(RecordingOrigin(adopted, crash_at, after=after), SEVEN, Layout(), now_ms() + LATER_MS)
     manifest = await adopted_manifest(adopted)
-    assert [file.path for file in manifest.files if file.twins] == (
-        ["model.safetensors"] if crash_at and after else []
-    )
+    named = sum(write.startswith("put") for write in WRITES[: crash_at + after])
+    assert [len(file.twins) for file in manifest.files if file.path == "model.safetensors"] == [named]
     recording = RecordingOrigin(adopted)
     added = await add_twins(recording, SEVEN, Layout(), now_ms() + LATER_MS)
     assert recording.writes == WRITES[crash_at + after :]
-    assert len(added.twins) == 1
+    assert len(added.twins) == 2
+
+
+async def test_planes_join_frames_that_are_there(adopted: Origin) -> None:
+    """A version with twins of one suffix gets the other later, and only that is made."""
+    frames = TwinChoice(frozenset({".zst"}))
+    first = await add_twins(adopted, SEVEN, Layout(), now_ms() + LATER_MS, choice=frames)
+    assert [twin.path for twin in first.twins] == ["model.safetensors.zst"]
+    again = await add_twins(adopted, SEVEN, Layout(), now_ms() + LATER_MS, choice=frames)
+    assert (again.outcome, again.twins) == (Outcome.UNCHANGED, first.twins)
+    recording = RecordingOrigin(adopted)
+    both = await add_twins(recording, SEVEN, Layout(), now_ms() + LATER_MS)
+    assert recording.writes == [write for write in WRITES if "zsp" in write]
+    assert (both.outcome, both.sent_objects) == (Outcome.PUBLISHED, 1)
+    assert [twin.path for twin in both.twins] == ["model.safetensors.zsp", "model.safetensors.zst"]
+    manifest = await adopted_manifest(adopted)
+    assert [twin.suffix for file in manifest.files for twin in file.twins] == [".zsp", ".zst"]
 
 
 async def test_two_at_once(adopted: Origin) -> None:
@@ -105,7 +123,7 @@ async def test_two_at_once(adopted: Origin) -> None:
     results = await asyncio.gather(
         *(add_twins(adopted, SEVEN, Layout(), now_ms() + LATER_MS) for _ in range(2))
     )
-    assert [len(result.twins) for result in results] == [1, 1]
+    assert [len(result.twins) for result in results] == [2, 2]
 
 
 async def test_published_version_is_refused(origin: Origin, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy
 import pytest
 from safetensors.numpy import save_file
 
+from hotstart.commands.unpack import unpack_file
 from hotstart.wire.adoption import Layout
 from hotstart.wire.catalog import Listing
 from hotstart.wire.claim import Claim
@@ -28,13 +29,15 @@ from hotstart_proxy.publishing.aliases import move_aliases
 from hotstart_proxy.publishing.errors import FileChanged, FolderRefused, NoRoom, VersionRefused, VersionTaken
 from hotstart_proxy.publishing.publisher import Outcome, now_ms, publish
 from hotstart_proxy.publishing.removal import unpublish
+from hotstart_proxy.publishing.twin_uploads import TwinChoice
 from tests.integration.publishing.recording import Crash, RecordingOrigin
 from tests.support.models import make_model
 
 MODEL = "org/bert"
 SEVEN = parse_reference("org/bert@7")
 FILES = ["1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"]
-DATA = [*FILES, "model.safetensors.zst"]
+TWINS = ["model.safetensors.zsp", "model.safetensors.zst"]
+DATA = [*FILES, *TWINS]
 
 
 async def everything(origin: Origin) -> list[str]:
@@ -86,7 +89,7 @@ async def assert_whole(origin: Origin, folder: Path, version: str = "7") -> Mani
 
 
 async def test_tree_is_layout_1_to_the_letter(origin: Origin, model_folder: Path) -> None:
-    """A publish leaves claim, files with subfolders, twin, manifest and index under layout 1's keys."""
+    """A publish leaves claim, files with subfolders, twins, manifest and index under layout 1's keys."""
     published = await publish(origin, model_folder, SEVEN, alias="prod", metadata={"run": "42"})
 
     assert await everything(origin) == sorted(
@@ -113,7 +116,7 @@ async def test_tree_is_layout_1_to_the_letter(origin: Origin, model_folder: Path
     (entry,) = index.versions
     assert entry.manifest_id == hashlib.sha256(manifest_bytes).hexdigest()
     assert entry.published_at == manifest.published_at == published.published_at
-    assert (published.outcome, published.aliases, published.sent_objects) == (Outcome.PUBLISHED, ("prod",), 5)
+    assert (published.outcome, published.aliases, published.sent_objects) == (Outcome.PUBLISHED, ("prod",), 6)
 
 
 async def test_data_objects_carry_their_sha256(origin: Origin, model_folder: Path) -> None:
@@ -178,7 +181,7 @@ async def test_nothing_local_is_left(
     room.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(room))
     seen: list[list[str]] = []
-    recording = RecordingOrigin(origin, crash_at=6)
+    recording = RecordingOrigin(origin, crash_at=len(DATA) + 1)
     recording.before_write = lambda note: seen.append(os.listdir(room))
     with pytest.raises(Crash):
         await publish(recording, model_folder, SEVEN)
@@ -401,15 +404,48 @@ async def test_unfit_origin_is_refused(origin: Origin, model_folder: Path) -> No
 async def test_twin_is_what_zstd_reads(origin: Origin, model_folder: Path, tmp_path: Path) -> None:
     """The zstd command gives the file back from its twin, byte for byte."""
     published = await publish(origin, model_folder, SEVEN)
-    (twin,) = published.twins
-    assert twin.path == "model.safetensors.zst"
-    assert 0.5 < twin.size / twin.file_size < 0.97
+    assert [twin.path for twin in published.twins] == TWINS
+    assert all(0.5 < twin.size / twin.file_size < 0.97 for twin in published.twins)
     packed, unpacked = tmp_path / "twin.zst", tmp_path / "twin"
     packed.write_bytes(await content(origin, "org/bert/7/model.safetensors.zst"))
     zstd = Path(sys.executable).parent / "zstd"
     process = await asyncio.create_subprocess_exec(zstd, "-d", "-q", packed, "-o", unpacked)
     assert await process.wait() == 0
     assert unpacked.read_bytes() == (model_folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("asked", [{".zst"}, {".zsp"}, {".zst", ".zsp"}], ids=str)
+async def test_twins_that_are_asked_for(origin: Origin, tmp_path: Path, asked: set[str]) -> None:
+    """Those are made, and no others; byte planes are the file regrouped, as unpack finds."""
+    folder = make_model(tmp_path / "model", mebibytes=1)
+    published = await publish(origin, folder, SEVEN, twins=TwinChoice(frozenset(asked)))
+    assert {twin.path for twin in published.twins} == {f"model.safetensors{suffix}" for suffix in asked}
+    await assert_whole(origin, folder)
+    if ".zsp" in asked:
+        (tmp_path / "twin.zsp").write_bytes(await content(origin, "org/bert/7/model.safetensors.zsp"))
+        unpack_file(tmp_path / "twin.zsp", tmp_path / "plain", force=False)
+        assert (tmp_path / "plain").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+async def test_planes_come_only_where_they_beat_frames(origin: Origin, tmp_path: Path) -> None:
+    """By default byte planes are kept beside zstd frames, or alone, where they are smaller by 3%."""
+    noise = numpy.random.default_rng(0)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    # Bytes that compress, and are no wider: planes of them are the same frames.
+    save_file({"t": noise.integers(0, 9, 1 << 20, dtype=numpy.uint8)}, folder / "bytes.safetensors")
+    # Exponents between noise: frames save nothing, planes a sixteenth.
+    words = noise.integers(0, 1 << 64, 1 << 17, dtype=numpy.uint64) & ((1 << 60) - 1)
+    save_file({"t": words}, folder / "planes.safetensors")
+    save_file({"t": noise.normal(size=1 << 18).astype(numpy.float32)}, folder / "floats.safetensors")
+    published = await publish(origin, folder, SEVEN)
+    assert [twin.path for twin in published.twins] == [
+        "bytes.safetensors.zst",
+        "floats.safetensors.zsp",
+        "floats.safetensors.zst",
+        "planes.safetensors.zsp",
+    ]
+    await assert_whole(origin, folder)
 
 
 async def test_file_in_parts(origin: Origin, tmp_path: Path) -> None:
@@ -436,11 +472,15 @@ async def test_noise_gets_no_twin(origin: Origin, tmp_path: Path) -> None:
 
 
 async def test_sharded_model(origin: Origin, tmp_path: Path) -> None:
-    """Every shard is published with a twin of its own."""
+    """Every shard is published with twins of its own, those that pay for it."""
     folder = make_model(tmp_path / "model", mebibytes=3, shards=3)
     published = await publish(origin, folder, SEVEN)
     assert [twin.path for twin in published.twins] == [
-        f"model-0000{number}-of-00003.safetensors.zst" for number in (1, 2, 3)
+        "model-00001-of-00003.safetensors.zsp",
+        "model-00001-of-00003.safetensors.zst",
+        "model-00002-of-00003.safetensors.zsp",
+        "model-00002-of-00003.safetensors.zst",
+        "model-00003-of-00003.safetensors.zst",
     ]
     await assert_whole(origin, folder)
 

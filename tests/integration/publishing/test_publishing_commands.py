@@ -16,7 +16,7 @@ from hotstart.wire.fallback import FallbackManifest
 from hotstart.wire.timestamps import format_timestamp
 from hotstart_proxy.commands.publishing_progress import drawn_progress
 from hotstart_proxy.publishing.progress import Stage
-from tests.integration.publishing.test_publish import FILES
+from tests.integration.publishing.test_publish import FILES, TWINS
 from tests.support.models import make_model
 from tests.support.processes import Processes
 from tests.support.relay import Relay
@@ -44,21 +44,20 @@ def test_life_of_a_version(
     publish = ("publish", str(model_folder), "org/bert@7")
     done = processes.run(*publish, "--alias", "prod", "--metadata", "run=42", environment=environment).check()
     assert "left out: .cache/ (hidden)" in done.stderr
-    assert sorted(done.stderr.splitlines()[:-1]) == sorted(
-        f"{path}: uploaded" for path in [*FILES, "model.safetensors.zst"]
-    )
+    assert sorted(done.stderr.splitlines()[:-1]) == sorted(f"{path}: uploaded" for path in [*FILES, *TWINS])
     lines = done.stdout.splitlines()
     assert lines[0].startswith("org/bert@7 published: 4 files, ")
-    assert lines[1].startswith("model.safetensors.zst: ")
-    assert lines[2] == "aliases: prod"
-    assert lines[3].startswith("sent 5 objects, ")
-    assert "GB/s" in lines[3]
+    assert lines[1].startswith("model.safetensors.zsp: ")
+    assert lines[2].startswith("model.safetensors.zst: ")
+    assert lines[3] == "aliases: prod"
+    assert lines[4].startswith("sent 6 objects, ")
+    assert "GB/s" in lines[4]
 
     done = processes.run(*publish, "--json", environment=environment).check()
     summary = json.loads(done.stdout)
     assert (summary["outcome"], summary["sent_objects"], summary["files"]) == ("unchanged", 0, 4)
-    assert summary["twins"][0]["path"] == "model.safetensors.zst"
-    assert 0.5 < summary["twins"][0]["ratio"] < 0.97
+    assert [twin["path"] for twin in summary["twins"]] == TWINS
+    assert 0.5 < summary["twins"][0]["ratio"] < 0.97 * summary["twins"][1]["ratio"]
 
     (model_folder / "config.json").write_text("{}")
     done = processes.run(*publish, environment=environment)
@@ -79,7 +78,7 @@ def test_life_of_a_version(
         "before": {"old": "7"},
     }
     done = processes.run("unpublish", "org/bert@7", environment=environment).check()
-    assert done.stdout.startswith("unpublished org/bert@7: 7 objects, ")
+    assert done.stdout.startswith("unpublished org/bert@7: 8 objects, ")
     assert list((tmp_path / "room").iterdir()) == []
 
 
@@ -89,13 +88,20 @@ def test_twins_for_an_adopted_version(processes: Processes, tmp_path: Path) -> N
     environment = environment_of(f"file://{tmp_path / 'origin'}", tmp_path)
     done = processes.run("publish", "--twins", "org/bert@7", environment=environment)
     assert done.status == 1
-    assert "newest object is 0 s old: adopted once that is 60 s" in done.stderr
+    assert " s old: adopted once that is 60 s" in done.stderr
     hour_ago = time.time() - 3600
     for path in folder.rglob("*"):
         os.utime(path, (hour_ago, hour_ago))
-    done = processes.run("publish", "--twins", "org/bert@7", environment=environment).check()
+    publish = ("publish", "--twins", "org/bert@7")
+    done = processes.run(*publish, "--suffix", "zst", environment=environment).check()
     assert done.stdout.startswith("org/bert@7: 1 twin (published)\nmodel.safetensors.zst: ")
-    assert (folder / "model.safetensors.zst").exists()
+    assert not (folder / "model.safetensors.zsp").exists()
+    done = processes.run(*publish, environment=environment).check()
+    assert done.stdout.startswith("org/bert@7: 2 twins (published)\nmodel.safetensors.zsp: ")
+    assert "sent 1 object, " in done.stdout
+    assert all((folder / twin).exists() for twin in TWINS)
+    done = processes.run(*publish, environment=environment).check()
+    assert done.stdout.startswith("org/bert@7: 2 twins (unchanged)")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,7 @@ def test_twins_for_an_adopted_version(processes: Processes, tmp_path: Path) -> N
         (("publish", "DIR", "org/bert@7", "--metadata", "x"), "expected KEY=VALUE"),
         (("publish", "DIR", "org/bert@7", "--metadata", "x=1", "--metadata", "x=2"), "a key was given twice"),
         (("publish", "DIR", "--twins", "org/bert@7"), "--twins stands alone"),
+        (("publish", "DIR", "org/bert@7", "--suffix", "gz"), "invalid choice: 'gz'"),
         (("alias", "org/bert", "prod"), "expected NAME=VERSION"),
         (("alias", "org/bert", "prod=1", "prod=2"), "an alias was given twice"),
         (("alias", "org/bert", "latest=1"), "computed and cannot be given"),
@@ -146,7 +153,7 @@ def test_presign_writes_a_secret(processes: Processes, s3_url: str, tmp_path: Pa
     fallback = FallbackManifest.parse(output.read_bytes())
     assert fallback.version == "7"
     assert fallback.expires_at - fallback.signed_at == 7_200_000
-    assert "5 URLs until " in done.stderr
+    assert "6 URLs until " in done.stderr
     assert "X-Amz" not in done.stdout + done.stderr
 
     done = processes.run(*arguments, environment=environment).check()
@@ -222,7 +229,7 @@ def test_signal_in_the_middle_of_an_upload(
     assert summary["outcome"] == "resumed"
     # The killed one's last request may have been on its way whole, and arrive after we looked.
     late = 1 if number == signal.SIGKILL else 0
-    assert 5 - there - late <= summary["sent_objects"] <= 5 - there
+    assert 6 - there - late <= summary["sent_objects"] <= 6 - there
 
 
 def test_progress_on_a_terminal() -> None:
