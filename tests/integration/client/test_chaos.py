@@ -41,7 +41,7 @@ def source(noise: random.Random, bert: Version, number: int, *, is_last: bool) -
     made = FaultySource(bert, f"source {number}", noise.choice(KINDS))
     made.is_local = made.kind is SourceKind.UNIX
     if noise.random() < 0.3:
-        made.lacks = (".zst",)
+        made.lacks = (".zst", ".zsp")
     if noise.random() < 0.4:
         made.cuts_every = noise.choice([100_000, 1_000_000, 5_000_000])
     if not is_last:
@@ -60,7 +60,9 @@ def test_the_tensors_are_right_whatever_fails(published: Published, bert: Versio
     expected = load_file(published.weights("org/bert@1")[0])
     names = None if noise.random() < 0.5 else noise.sample(sorted(expected), noise.randrange(len(expected)))
     model = open_with(bert, *sources)
-    found = model.load(verify="pieces", compression=noise.choice(["auto", "none", "zstd"]), tensors=names)
+    found = model.load(
+        verify="pieces", compression=noise.choice(["auto", "none", "zstd", "planes"]), tensors=names
+    )
     assert sorted(found) == sorted(expected if names is None else names)
     for name, array in found.items():
         assert array.tobytes() == expected[name].tobytes(), name

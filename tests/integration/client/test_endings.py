@@ -107,7 +107,15 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("wanted", "compression"),
-    [("all", "none"), ("all", "zstd"), ("some", "none"), ("some", "zstd"), ("lazily", ""), ("download", "")],
+    [
+        ("all", "none"),
+        ("all", "zstd"),
+        ("some", "none"),
+        ("some", "zstd"),
+        ("all", "planes"),
+        ("lazily", ""),
+        ("download", ""),
+    ],
 )
 def test_memory_beyond_the_tensors_is_bounded(
     processes: Processes, published: Published, big: str, tmp_path: Path, compression: str, wanted: str

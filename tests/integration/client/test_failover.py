@@ -16,6 +16,8 @@ from tests.support.models import assert_same_tensors
 
 WEIGHTS = "model.safetensors"
 MEBIBYTE = 1024 * 1024
+# What to ask for, and the suffix of the twin that then comes.
+TWINS = {"zstd": ".zst", "planes": ".zsp"}
 
 
 def check(published: Published, model: Model, **options: object) -> None:
@@ -55,28 +57,31 @@ def test_a_lost_source_costs_no_byte_twice(
     assert model.report.received_bytes["second"] == second.total
 
 
+@pytest.mark.parametrize("compression", TWINS)
 @pytest.mark.parametrize("dies_after", [1, 500, 5000, 3 * MEBIBYTE, 9_000_001])
 def test_a_twin_goes_on_in_the_middle_of_a_frame(
-    published: Published, bert: Version, dies_after: int
+    published: Published, bert: Version, dies_after: int, compression: str
 ) -> None:
     """The bytes of a frame that have arrived are kept for the next source of the same twin."""
     first = FaultySource(bert, "first", dies_after=dies_after)
     second = FaultySource(bert, "second", SourceKind.PRESIGNED)
-    check(published, open_with(bert, first, second), compression="zstd")
-    assert first.total + second.total <= len(bert.content[f"{WEIGHTS}.zst"])
-    assert refetched_bytes(f"{WEIGHTS}.zst", first, second) == 0
+    twin = WEIGHTS + TWINS[compression]
+    check(published, open_with(bert, first, second), compression=compression)
+    assert first.total + second.total <= len(bert.content[twin])
+    assert refetched_bytes(twin, first, second) == 0
     assert WEIGHTS not in second.sent
 
 
 @pytest.mark.parametrize("dies_after", [0, 1, 500, 5000, 3 * MEBIBYTE, 9_000_001])
 @pytest.mark.parametrize("verify", [None, "none", "full"])
+@pytest.mark.parametrize("compression", TWINS)
 def test_identity_goes_on_where_a_twin_was_lost(
-    published: Published, bert: Version, dies_after: int, verify: str | None
+    published: Published, bert: Version, dies_after: int, verify: str | None, compression: str
 ) -> None:
     """A source without the twin serves the identity of what is left, from the frame that was not whole."""
     first = FaultySource(bert, "first", dies_after=dies_after)
-    second = FaultySource(bert, "second", SourceKind.ORIGIN, lacks=(".zst",))
-    check(published, open_with(bert, first, second), compression="zstd", verify=verify)
+    second = FaultySource(bert, "second", SourceKind.ORIGIN, lacks=tuple(TWINS.values()))
+    check(published, open_with(bert, first, second), compression=compression, verify=verify)
     # Frames that were whole when the first died are not asked for again.
     decoded = max(0, dies_after - 4 * 4 * MEBIBYTE)
     assert second.total <= len(bert.content[WEIGHTS]) - decoded
@@ -84,7 +89,7 @@ def test_identity_goes_on_where_a_twin_was_lost(
 
 
 @pytest.mark.parametrize("verify", ["none", "pieces"])
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", *TWINS])
 @pytest.mark.parametrize("after", [SourceKind.UNIX, SourceKind.ORIGIN])
 @pytest.mark.parametrize("dies_after", [1, 5000, 300_000])
 def test_some_tensors_survive_a_lost_source(
@@ -93,7 +98,7 @@ def test_some_tensors_survive_a_lost_source(
     """A load of some tensors changes from frames to pieces, and from unchecked to checked, without a gap."""
     names = ["encoder.layer.3.attention.query.weight", "logit_scale", "encoder.layer.0.attention.query.bias"]
     first = FaultySource(bert, "first", SourceKind.UNIX, dies_after=dies_after)
-    second = FaultySource(bert, "second", after, lacks=(".zst",))
+    second = FaultySource(bert, "second", after, lacks=tuple(TWINS.values()))
     options = {"tensors": names, "compression": compression, "verify": verify if verify == "pieces" else None}
     found = open_with(bert, first, second).load(**options)  # type: ignore[arg-type]
     expected = hotstart.load("org/bert@1", origin=published.origin)
@@ -102,7 +107,7 @@ def test_some_tensors_survive_a_lost_source(
     }
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", *TWINS])
 def test_bodies_that_are_cut_are_resumed_at_the_same_source(
     published: Published, bert: Version, compression: str
 ) -> None:
@@ -112,7 +117,7 @@ def test_bodies_that_are_cut_are_resumed_at_the_same_source(
     model = open_with(bert, source, other)
     check(published, model, compression=compression)
     assert other.fetches == 0
-    assert refetched_bytes(WEIGHTS, source) == refetched_bytes(f"{WEIGHTS}.zst", source) == 0
+    assert all(refetched_bytes(WEIGHTS + suffix, source) == 0 for suffix in ("", *TWINS.values()))
     assert model.report.retries
     assert not model.report.failovers
 

@@ -37,7 +37,7 @@ class Flip:
 
 
 @pytest.mark.parametrize("at", [3, 100, AT])
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "zstd", "planes"])
 def test_damage_on_the_way_is_mended_by_the_same_source(
     published: Published, bert: Version, compression: str, at: int
 ) -> None:
@@ -52,7 +52,7 @@ def test_damage_on_the_way_is_mended_by_the_same_source(
     assert source.total <= len(bert.content[WEIGHTS]) + 9 * 1024 * 1024
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "zstd", "planes"])
 def test_a_source_with_damaged_bytes_is_given_up(
     published: Published, bert: Version, compression: str
 ) -> None:
@@ -66,7 +66,7 @@ def test_a_source_with_damaged_bytes_is_given_up(
     assert "is damaged" in model.report.failovers[0]
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "zstd", "planes"])
 def test_damage_everywhere_is_an_error_that_names_the_place(bert: Version, compression: str) -> None:
     """If no source has the published bytes, that is an IntegrityError, and no tensor is returned."""
     sources = [FaultySource(bert, name, damage=Flip(1000)) for name in ("first", "second")]

@@ -17,13 +17,13 @@ from tests.support.safetensors_library import read_with_library
 
 
 @pytest.mark.parametrize("verify", [None, "none", "pieces", "full"])
-@pytest.mark.parametrize("compression", ["auto", "none", "zstd"])
+@pytest.mark.parametrize("compression", ["auto", "none", "zstd", "planes"])
 def test_every_way_gives_the_same_tensors(published: Published, verify: str | None, compression: str) -> None:
     """Whatever is checked and however it is sent, the tensors are those of the file."""
     found = hotstart.load("org/bert@1", origin=published.origin, verify=verify, compression=compression)
     assert found.version == "1"
     assert_same_tensors(found, published.weights("org/bert@1")[0])
-    assert found.report.representations == ("zstd" if compression == "zstd" else "identity",)
+    assert found.report.representations == (compression if compression in ("zstd", "planes") else "identity",)
     assert found.report.tensor_bytes == sum(tensor.nbytes for tensor in found.values())
 
 
@@ -70,7 +70,7 @@ def test_an_empty_side_file_is_read(published: Published) -> None:
     assert hotstart.open("org/odd@none", origin=published.origin).read("empty.txt") == b""
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "zstd", "planes"])
 @pytest.mark.parametrize("verify", [None, "none"])
 def test_some_tensors_are_loaded_alone(published: Published, compression: str, verify: str | None) -> None:
     """Named tensors are loaded, in whatever shard they are, and little more than their bytes is fetched."""

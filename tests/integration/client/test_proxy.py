@@ -10,7 +10,7 @@ from tests.support.models import assert_same_tensors
 from tests.support.processes import Processes, Proxy
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "zstd", "planes"])
 def test_every_way_in_gives_the_same_tensors(proxy: Proxy, published: Published, compression: str) -> None:
     """Cold and warm, over TCP and the Unix socket, the tensors are the file's."""
     file = published.weights("org/bert@1")[0]
