@@ -19,6 +19,7 @@ from hotstart.wire.index import Index, IndexEntry
 from hotstart.wire.manifest import File, Manifest, OriginObject, Twin
 from hotstart.wire.opening import Fallback, Opening
 from hotstart.wire.pieces import Pieces
+from hotstart.wire.planes import check_prefix, dump_prefix, frame_widths, identity_table
 from hotstart.wire.ranges import parse_content_range, parse_range
 from hotstart.wire.references import NotCanonical, parse_reference, parse_url_path
 from hotstart.wire.safetensors import LENGTH_BYTES, build_header, parse_header, parse_header_length
@@ -81,11 +82,33 @@ def rewrite_index(data: bytes) -> None:
     )
 
 
+PLANES_FILE = build_header([("a", "F32", (2,)), ("b", "U8", (2,)), ("c", "F16", (9,))])
+PLANES_HEADER = parse_header(PLANES_FILE[LENGTH_BYTES:], None)
+
+
+def parse_planes_table(data: bytes) -> None:
+    """Read a seek table as that of planes of PLANES_FILE."""
+    table = identity_table(SeekTable.parse(data))
+    widths = frame_widths(PLANES_HEADER, table)
+    assert len(widths) == len(table.entries)
+    for entry, width in zip(table.entries[1:], widths[1:], strict=True):
+        assert len(entry.content) % width == 0
+
+
+def parse_prefix(data: bytes) -> None:
+    assert check_prefix(memoryview(data)) == PLANES_FILE, "another header was taken for that of the prefix"
+
+
 # Parser, and bytes that it takes, to start from.
 PARSERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "header": (parse_file, build_header([("a", "F32", (2,)), ("b", "F4", (2, 0))], {"k": "v"})),
     "frame": (parse_frame, FrameEncoder().encode(CONTENT)),
     "seek table": (SeekTable.parse, SeekTable.of([(100, 60), (7, 20)]).dump()),
+    "seek table of planes": (
+        parse_planes_table,
+        SeekTable.of([(20 + len(PLANES_FILE), 60), (8, 20), (2, 20), (10, 30), (8, 20)]).dump(),
+    ),
+    "prefix of planes": (parse_prefix, dump_prefix(PLANES_FILE) + PLANES_FILE),
     "footer": (table_length, SeekTable.of([(100, 60)]).dump()[-FOOTER_BYTES:]),
     "manifest": (rewrite_manifest, MANIFEST.dump()),
     "index": (
@@ -179,7 +202,8 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
-JSON_PARSERS = sorted(PARSERS.keys() - {"frame", "seek table", "footer", "layout"})
+NOT_JSON = {"frame", "seek table", "seek table of planes", "prefix of planes", "footer", "layout"}
+JSON_PARSERS = sorted(PARSERS.keys() - NOT_JSON)
 
 
 @st.composite

@@ -12,9 +12,11 @@ from hotstart.wire.errors import FormatError
 from hotstart.wire.frames import FRAME_BYTES, FrameDecoder
 from hotstart.wire.framing import FrameEncoder, plan_frames
 from hotstart.wire.index import AliasClash, Index, IndexEntry
+from hotstart.wire.planes import check_prefix, frame_widths, identity_table, merge
 from hotstart.wire.ranges import ByteRange, coalesce, split, subtract
 from hotstart.wire.safetensors import LENGTH_BYTES, build_header, parse_header, tensor_bytes
 from hotstart.wire.seek_table import SeekTable
+from hotstart.wire.twin_forms import PLANES_SUFFIX, plan_twin
 from tests.support.safetensors_library import LibraryTensor, read_with_library
 
 QUICK = settings(max_examples=300, deadline=None)
@@ -40,6 +42,30 @@ def test_headers(tensors: dict[str, tuple[str, tuple[int, ...]]], metadata: dict
         info.name: LibraryTensor(info.dtype, info.shape, data[info.start : info.stop])
         for info in header.tensors.values()
     }
+
+
+@QUICK
+@given(tensors=TENSORS, data=st.data())
+def test_planes(tensors: dict[str, tuple[str, tuple[int, ...]]], data: st.DataObject) -> None:
+    """Any file becomes planes, frame by frame, and comes back bit for bit by what a reader finds out."""
+    built = build_header([(name, dtype, shape) for name, (dtype, shape) in tensors.items()])
+    size = parse_header(built[LENGTH_BYTES:], None).data_bytes
+    file = built + data.draw(st.binary(min_size=size, max_size=size))
+    form = plan_twin(PLANES_SUFFIX, parse_header(built[LENGTH_BYTES:], len(file)), len(file))
+    contents = [
+        form.content(index, file[place.start : place.stop]) for index, place in enumerate(form.frames)
+    ]
+    frames = [FrameEncoder().encode(content) for content in contents]
+    sizes = [(len(content), len(frame)) for content, frame in zip(contents, frames, strict=True)]
+
+    table = identity_table(SeekTable.parse(SeekTable.of(sizes).dump()))
+    read = bytes(check_prefix(memoryview(contents[0])))
+    widths = frame_widths(parse_header(read[LENGTH_BYTES:], len(file)), table)
+    for entry, width, content in zip(table.entries[1:], widths[1:], contents[1:], strict=True):
+        merged = bytearray(len(entry.content))
+        merge(memoryview(content), width, memoryview(merged))
+        read += merged
+    assert read == file
 
 
 @QUICK
