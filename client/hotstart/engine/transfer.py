@@ -327,6 +327,7 @@ class Transfer:
                 return None
             request.is_taken = True
             session = request.session
+            self._condition.notify_all()
         if session is not None:
             session.close()
         with self._condition:

@@ -169,7 +169,7 @@ class Worker:
         stop = entries[-1].stored.stop
         if start == stop:
             # The source broke after its last byte.
-            if self._can_decode(target, entries[0], twin):
+            if self._can_decode(request, entries[0], twin):
                 self._decode(request, entries[0], twin)
             return
         with self._fetch(request, twin.representation, ByteRange(start, stop)) as body:
@@ -180,7 +180,7 @@ class Worker:
                     count = self._read(request, body, stored[self._frame_filled :], source)
                     self._frame_filled += count
                     self._transfer.chain.count(source, count)
-                if not self._can_decode(target, entry, twin):
+                if not self._can_decode(request, entry, twin):
                     return
                 self._decode(request, entry, twin)
 
@@ -266,14 +266,16 @@ class Worker:
             self._frame = bytearray(len(entry.stored))
             self._frame[: len(kept)] = kept
 
-    def _can_decode(self, target: Target, entry: FrameEntry, twin: TwinPlan) -> bool:
-        """Wait until all is known that decoding takes; tell whether the twin is still what is asked for.
+    def _can_decode(self, request: Request, entry: FrameEntry, twin: TwinPlan) -> bool:
+        """Wait until all is known that decoding takes; tell whether to decode, or to look again what to do.
 
         Planes need the header, and whoever has the request with frame 0 began it before this one was given
         out, and never waits here for it.
         """
         if not twin.can_decode(entry):
-            self._transfer.wait_until(lambda: twin.can_decode(entry) or target.twin is not twin)
+            self._transfer.wait_until(
+                lambda: twin.can_decode(entry) or request.target.twin is not twin or request.is_taken
+            )
         return twin.can_decode(entry)
 
     def _decode(self, request: Request, entry: FrameEntry, twin: TwinPlan) -> None:
