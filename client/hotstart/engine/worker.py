@@ -162,7 +162,6 @@ class Worker:
             raise
 
     def _receive_frames(self, request: Request, source: Source, twin: TwinPlan) -> None:
-        target = request.target
         entries = twin.table.frames_for(ByteRange(request.position, request.stop))
         self._hold(twin.representation.id, entries[0])
         start = entries[0].stored.start + self._frame_filled
