@@ -19,7 +19,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 STAMP = $(VENV)/.installed
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-system soak lint format bench bench-full bench-quick peers clean
+.PHONY: help demo test test-system soak lint format bench bench-full bench-quick bench-gpu peers clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -56,6 +56,9 @@ bench-full: $(STAMP)-bench peers ## the whole matrix, hours; may be interrupted 
 
 bench-quick: $(STAMP)-dev ## two minutes that show that every benchmark still runs
 	$(BIN)/python -m benchmarks.run --profile quick $(BENCH_ARGS)
+
+bench-gpu: $(STAMP)-bench ## test and measure what a GPU does, where there is one (exit status 2 where not)
+	@$(BIN)/python -m benchmarks.gpu --profile bench $(BENCH_ARGS)
 
 peers: $(PEERS_VENV)/.installed ## the systems that hotstart is measured against, in $(PEERS_VENV)
 
