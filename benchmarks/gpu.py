@@ -1,7 +1,7 @@
 """Loading to a GPU, and what it is made of: ``make bench-gpu``, or ``python -m benchmarks.gpu``.
 
 First the tests of the calls to CUDA run, then everything is measured. Without a GPU nothing is, and the exit
-status is 2. This benchmark is no part of the suite: its figures come from another machine than the others'.
+status is 2. In the suite it is skipped where there is no GPU.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ def missing_gpu() -> str | None:
 
 
 def run(profile: Profile, results: Results) -> None:
-    """Measure the first GPU."""
+    """Measure the first GPU; where there is none, say so."""
+    reason = missing_gpu()
+    if reason is not None:
+        results.skip("gpu", "", "cuda:0", f"no GPU here: {reason}")
+        return
     import torch
 
     target = Target(

@@ -19,6 +19,7 @@ NAMES: tuple[str, ...] = (
     "miss",
     "prefetch",
     "cold_start",
+    "gpu",
     "store_open",
     "tiers",
 )
