@@ -10,8 +10,10 @@ from hotstart.buffers import HostBuffer
 from hotstart.devices.base import Device
 from hotstart.devices.choice import find_destination
 from hotstart.devices.pinned import PinnedMemory, copy_parts
+from hotstart.engine.cpus import usable_cpus
+from hotstart.engine.picking import PLAIN, Picker, plan_of
 from hotstart.engine.planning import Compression, InvalidOption, Verification
-from hotstart.engine.targets import TwinPlan, choose_twin
+from hotstart.engine.targets import TwinPlan
 from hotstart.engine.transfer import Transfer
 from hotstart.engine.weights import TensorReady, WeightsTarget, check_sha256
 from hotstart.errors import CannotVerify, TensorNotFound
@@ -105,14 +107,18 @@ class Loading:
         self._order: dict[str, Sequence[TensorInfo]] = {}
         self._representations: dict[str, None] = {}
         self._verified: dict[str, None] = {}
+        self._checks_pieces = False
         self._is_unverifiable = False
         self._count = 0
         self._bytes = 0
         self._used_before: Mapping[str, int] = {}
         self._staging: Staging | None = None
+        self._picker = Picker(options.compression, usable_cpus())
+        # What is asked for at first.
+        self._form = PLAIN
         doing = f"loading {opened.reference}"
         stays = isinstance(options.destination, Device)
-        self._transfer = Transfer(doing, self._chain, options.verification, stays=stays)
+        self._transfer = Transfer(doing, self._chain, options.verification, picker=self._picker, stays=stays)
 
     def start(self) -> None:
         """Map what can be mapped, and begin to receive the rest in threads.
@@ -128,7 +134,9 @@ class Loading:
         if isinstance(self._options.destination, Device):
             self._stage(files, self._options.destination)
             return
-        self._transfer.start([self._target(file) for file in files if not self._map(file)])
+        received = [file for file in files if not self._map(file)]
+        self._pick(received)
+        self._transfer.start([self._target(file) for file in received])
 
     def __iter__(self) -> Iterator[TensorReady]:
         """Yield tensors as they become whole and good (errors as ``Transfer``'s)."""
@@ -196,14 +204,22 @@ class Loading:
                 for name, size in used.items()
                 if size > self._used_before.get(name, 0)
             },
-            representations=tuple(self._representations),
+            representations=(*self._representations, *self._transfer.forms),
+            compression="" if self._picker.choice is None else str(self._picker.choice),
             verification=self._verification_done(),
             retries=tuple(self._transfer.retries),
             failovers=tuple(str(error) for error in self._chain.failures()),
         )
 
     def _verification_done(self) -> str:
-        text = ", ".join(self._verified) or "none"
+        verified = dict(self._verified)
+        if "full" not in verified:
+            for form in self._transfer.forms:
+                if form != "identity":
+                    verified["frames"] = None
+                elif self._checks_pieces:
+                    verified["pieces"] = None
+        text = ", ".join(verified) or "none"
         return f"{text} (adopted: digests unknown)" if self._is_unverifiable else text
 
     # What is loaded.
@@ -243,10 +259,15 @@ class Loading:
 
     # Receiving.
 
+    def _pick(self, files: Sequence[File]) -> None:
+        """Pick what to ask for, at first, of files that are to be received."""
+        if files:
+            self._form = self._picker.begin(files, self._chain.current(files[0].identity()))
+
     def _target(self, file: File) -> WeightsTarget:
         twin, checked = self._plan(file)
         destination = self._options.destination
-        return WeightsTarget(
+        target = WeightsTarget(
             file,
             lambda header: self._choose(file, header),
             self._transfer.deliver,
@@ -256,21 +277,21 @@ class Loading:
             twin=twin,
             allocate=destination.allocate if isinstance(destination, PinnedMemory) else HostBuffer,
         )
+        self._picker.watch(target)
+        return target
 
     def _plan(self, file: File) -> tuple[TwinPlan | None, bool]:
         """Return the twin to ask for, and whether pieces are going to be checked; note both."""
         source = self._chain.current(file.identity())
-        twin = choose_twin(file, source, self._options.compression)
+        twin = plan_of(file, self._form)
+        if twin is not None and not source.has(twin.representation):
+            twin = None
         verification = self._options.verification
         checked = verification.checks_pieces(source.kind)
         if verification is Verification.FULL:
             self._verified["full"] = None
-        elif twin is not None:
-            self._verified["frames"] = None
-        elif checked and file.pieces is not None:
-            self._verified["pieces"] = None
+        self._checks_pieces |= checked and file.pieces is not None
         self._is_unverifiable |= checked and twin is None and file.pieces is None
-        self._representations["identity" if twin is None else twin.name] = None
         self._order[file.path] = ()
         return twin, checked
 
@@ -280,14 +301,15 @@ class Loading:
         """Move all files through the pinned ring of a device."""
         from hotstart.devices.staging import Staging
 
-        incoming = [self._incoming(file, device) for file in files]
+        mapped = [self._open_mapped(file) for file in files]
+        self._pick([file for file, found in zip(files, mapped, strict=True) if found is None])
+        incoming = [self._incoming(file, device, found) for file, found in zip(files, mapped, strict=True)]
         self._staging = Staging(device, self._transfer, incoming, self._shape, self._options.cast)
         self._staging.start()
 
-    def _incoming(self, file: File, device: Device) -> Incoming:
+    def _incoming(self, file: File, device: Device, mapped: tuple[memoryview, Header] | None) -> Incoming:
         from hotstart.devices.incoming import Incoming
 
-        mapped = self._open_mapped(file)
         twin, checked = (None, False) if mapped is not None else self._plan(file)
         return Incoming(
             file,

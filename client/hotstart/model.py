@@ -136,6 +136,7 @@ class Model:
             tensor_bytes=0,
             received_bytes={},
             representations=(),
+            compression="",
             verification="none",
             retries=(),
             failovers=tuple(str(error) for error in self._opened.sources.failures()),

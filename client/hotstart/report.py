@@ -30,6 +30,7 @@ class Report:
         mapped
             or came compressed.
         representations: ``mapped``, ``identity``, ``zstd`` and ``planes``, those of them that were used.
+        compression: what was picked last of plain bytes and twins, and why; empty where nothing was received.
         verification: what was checked: ``none``, ``pieces``, ``frames`` (of a twin), ``full``, with a remark
             where the manifest lacks what it takes.
         retries: why something was asked for again, in order.
@@ -48,6 +49,7 @@ class Report:
     tensor_bytes: int
     received_bytes: Mapping[str, int]
     representations: tuple[str, ...]
+    compression: str
     verification: str
     retries: tuple[str, ...]
     failovers: tuple[str, ...]
@@ -73,6 +75,7 @@ class Report:
             "gigabytes_per_second": round(self.gigabytes_per_second, 3),
             "received_bytes": dict(self.received_bytes),
             "representations": list(self.representations),
+            "compression": self.compression,
             "verification": self.verification,
             "retries": list(self.retries),
             "failovers": list(self.failovers),
@@ -93,6 +96,8 @@ class Report:
         lines.append(
             f"  {', '.join(self.representations) or 'nothing'}: {', '.join(came) or 'no byte moved'}"
         )
+        if self.compression:
+            lines.append(f"  picked {self.compression}")
         lines.append(f"  verification: {self.verification}")
         lines += [f"  given up: {reason}" for reason in self.failovers]
         lines += [f"  asked again: {reason}" for reason in self.retries]

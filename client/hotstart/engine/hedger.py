@@ -67,7 +67,7 @@ class Hedger(Worker):
         source = self._enter(request.target)
         assert self._session is not None
         self._frame_of = ("", 0)
-        target, twin = request.target, request.target.twin
+        target, twin = request.target, request.twin
         representation, wanted = target.identity, ByteRange(request.position, request.stop)
         if twin is not None:
             entries = twin.table.frames_for(wanted)

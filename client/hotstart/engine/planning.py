@@ -14,11 +14,13 @@ from hotstart.wire.twin_forms import PLANES_SUFFIX, ZSTD_SUFFIX
 
 __all__ = [
     "ITEM_BYTES",
+    "MAX_BUFFERING_WORKERS",
     "Compression",
     "InvalidOption",
     "Verification",
     "cut",
     "cut_frames",
+    "frames_within",
     "whole_pieces",
     "worker_count",
 ]
@@ -27,7 +29,7 @@ __all__ = [
 ITEM_BYTES = 2 * PIECE_BYTES
 # A worker that decodes holds a frame, zstd's window and now and then a second frame; one that writes files
 # holds a piece: up to 8 MiB. Eight of them stay within the 64 MiB that a load may use beyond its tensors.
-_MAX_BUFFERING_WORKERS = 8
+MAX_BUFFERING_WORKERS = 8
 
 
 class InvalidOption(HotstartError):
@@ -139,6 +141,21 @@ def cut_frames(table: SeekTable, ranges: Iterable[ByteRange]) -> list[ByteRange]
     return cuts
 
 
+def frames_within(table: SeekTable, ranges: Iterable[ByteRange]) -> list[ByteRange]:
+    """Return the parts of identity ranges that whole frames hold, merged, in order.
+
+    What is left of a plan that was made without the frames begins and ends within some: their other bytes are
+    somebody else's.
+    """
+    inside = [
+        entry.content
+        for whole in coalesce(ranges)
+        for entry in table.frames_for(whole)
+        if whole.start <= entry.content.start and entry.content.stop <= whole.stop
+    ]
+    return coalesce(inside)
+
+
 def whole_pieces(ranges: Iterable[ByteRange], size: int) -> list[ByteRange]:
     """Widen ranges to the borders of the pieces they touch, in a file of size bytes, and merge them."""
     return coalesce(
@@ -170,7 +187,7 @@ def worker_count(kind: SourceKind, cpus: int, items: int, *, buffers: bool) -> i
         case _:
             count = min(max(8, 4 * cpus), 16)
     if buffers:
-        count = min(count, _MAX_BUFFERING_WORKERS)
+        count = min(count, MAX_BUFFERING_WORKERS)
     return max(1, min(count, items))
 
 

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hotstart.sources.base import Source
 from hotstart.wire.manifest import File, Representation, Twin
 from hotstart.wire.pieces import piece_range, pieces_of
 from hotstart.wire.planes import frame_widths, identity_table
-from hotstart.wire.ranges import ByteRange, subtract
+from hotstart.wire.ranges import ByteRange, coalesce, subtract
 from hotstart.wire.safetensors import Header
 from hotstart.wire.seek_table import FrameEntry, SeekTable
 from hotstart.wire.twin_forms import PLANES_SUFFIX
 
-from .planning import ITEM_BYTES, Compression, cut, cut_frames, whole_pieces
+from .planning import ITEM_BYTES, Compression, cut, cut_frames, frames_within, whole_pieces
 from .spans import SpanSet
 
 __all__ = ["Settled", "Target", "TwinPlan", "WholeTarget", "choose_twin"]
@@ -86,7 +86,9 @@ def choose_twin(file: File, source: Source, compression: Compression) -> TwinPla
     """
     for suffix in compression.suffixes(source.kind, is_local=source.is_local):
         twin = TwinPlan.of(file, suffix)
-        if twin is not None and source.has(twin.representation):
+        if twin is None or not source.has(twin.representation):
+            continue
+        if compression is not Compression.AUTO or source.holds(twin.representation):
             return twin
     return None
 
@@ -209,6 +211,35 @@ class Target(ABC):
     def switch_to_identity(self) -> None:
         """Go on without the twin; requests that were cut along its frames stay as they are."""
         self.twin = None
+
+    def change_over(
+        self, twin: TwinPlan | None, left: Sequence[ByteRange]
+    ) -> tuple[list[ByteRange], list[ByteRange]]:
+        """Go on with another representation, for what is left, cut anew.
+
+        Args:
+            twin: to be asked for from now on; None for identity.
+            left: ranges that are planned, and that no worker has begun to receive.
+
+        Returns:
+            Ranges to be asked for as that, and ranges that are to be identity whatever is asked for: they
+            belong to frames of which other parts are on their way already.
+        """
+        with self._lock:
+            self.twin = twin
+            if twin is None:
+                return cut(left, self.item_bytes), []
+            self.prepare(twin)
+            framed = frames_within(twin.table, left)
+            edges = [part for whole in coalesce(left) for part in subtract(whole, framed)]
+            return cut_frames(twin.table, framed), cut(edges, self.item_bytes)
+
+    def can_change_over(self, twin: TwinPlan | None, left: Sequence[ByteRange]) -> bool:
+        """Tell whether what decoding a twin takes is known, or comes with what is left."""
+        return True
+
+    def prepare(self, twin: TwinPlan) -> None:  # noqa: B027 - most targets know nothing that a twin needs
+        """Tell a twin what is known of the file already. Called under the lock."""
 
     def _plan(self, ranges: Iterable[ByteRange]) -> list[ByteRange]:
         requests = cut(ranges, self.item_bytes) if self.twin is None else cut_frames(self.twin.table, ranges)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from hotstart.sources.base import Session, Source, SourceKind
 from hotstart.sources.chain import Chain
@@ -22,9 +22,12 @@ from hotstart.wire.ranges import ByteRange
 
 from .cpus import usable_cpus
 from .patience import Patience
-from .planning import Verification, worker_count
-from .targets import Target
+from .planning import MAX_BUFFERING_WORKERS, Verification, worker_count
+from .targets import Target, TwinPlan
 from .weights import TensorReady
+
+if TYPE_CHECKING:
+    from .picking import Picker
 
 __all__ = ["Clock", "ForkedProcess", "Request", "Transfer", "TransferAborted"]
 
@@ -73,23 +76,42 @@ class Request:
         position: the next identity byte; what lies before it is never asked for again.
         stop: where it ends.
         quiet: the bytes replace damaged ones that were reported already.
+        is_plain: identity is asked for, whatever the target's other bytes come as.
         waits_since: when the wait for its next bytes began; None while nothing is waited for.
         session: that it is being received with.
         is_hedged: it was asked for a second time; that happens once.
         is_taken: another worker goes on with it as soon as this one has let go.
     """
 
-    __slots__ = ("is_hedged", "is_taken", "position", "quiet", "session", "stop", "target", "waits_since")
+    __slots__ = (
+        "is_hedged",
+        "is_plain",
+        "is_taken",
+        "position",
+        "quiet",
+        "session",
+        "stop",
+        "target",
+        "waits_since",
+    )
 
-    def __init__(self, target: Target, wanted: ByteRange, *, quiet: bool = False) -> None:
+    def __init__(
+        self, target: Target, wanted: ByteRange, *, quiet: bool = False, is_plain: bool = False
+    ) -> None:
         self.target = target
         self.position = wanted.start
         self.stop = wanted.stop
         self.quiet = quiet
+        self.is_plain = is_plain
         self.waits_since: float | None = None
         self.session: Session | None = None
         self.is_hedged = False
         self.is_taken = False
+
+    @property
+    def twin(self) -> TwinPlan | None:
+        """The twin that is asked for, None for identity."""
+        return None if self.quiet or self.is_plain else self.target.twin
 
 
 class Clock:
@@ -115,15 +137,25 @@ class Transfer:
         clock: of this transfer.
         retries: why something was asked for again, in order.
         on_end: called once when it ends, however it ends; must not block.
+        forms: what was asked for, ``identity``, ``zstd`` or ``planes``, in order.
     """
 
-    def __init__(self, doing: str, chain: Chain, verification: Verification, *, stays: bool = False) -> None:
+    def __init__(
+        self,
+        doing: str,
+        chain: Chain,
+        verification: Verification,
+        *,
+        picker: Picker | None = None,
+        stays: bool = False,
+    ) -> None:
         """Prepare an empty transfer.
 
         Args:
             doing: for errors: ``"loading org/bert@7"``.
             chain: the sources.
             verification: what to check.
+            picker: says what else to ask for while the transfer runs; None where nothing does.
             stays: does not end when its targets are done, but waits for more, with its connections open.
         """
         self.doing = doing
@@ -132,7 +164,9 @@ class Transfer:
         self.clock = Clock()
         self.retries: list[str] = []
         self.on_end: Callable[[], object] = _nothing
+        self.forms: dict[str, None] = {}
         self._stays = stays
+        self._picker = picker
         self._pid = os.getpid()
         self._cpus = usable_cpus()
         self._condition = threading.Condition()
@@ -267,7 +301,7 @@ class Transfer:
     def next_request(self) -> Request | None:
         """Return the next request, waiting for one; None at the end. From then on it is the worker's."""
         with self._condition:
-            while not self._requests and not self._is_over:
+            while not self._is_over and not self._has_work():
                 self._condition.wait()
             if self._is_over:
                 return None
@@ -275,16 +309,26 @@ class Transfer:
             self._active.add(request)
             return request
 
+    def _has_work(self) -> bool:
+        if not self._requests:
+            return False
+        if not self._requests[0].target.is_buffered:
+            return True
+        # Where a twin was begun late, there may be more threads than may hold frames.
+        return sum(request.target.is_buffered for request in self._active) < MAX_BUFFERING_WORKERS
+
     def let_go(self, request: Request) -> None:
         """Note that a worker is done with a request, or leaves the rest to the one that took it."""
         with self._condition:
             self._active.discard(request)
-            if request.is_taken:
+            if request.is_taken or request.target.is_buffered:
                 self._condition.notify_all()
 
-    def arrived(self, request: Request) -> None:
+    def arrived(self, request: Request, count: int = 0) -> None:
         """Note that bytes of a request, or the head of their answer, are there."""
         now = time.perf_counter()
+        if count and self._picker is not None:
+            self._picker.arrived(count, now)
         if request.waits_since is not None:
             self._patience.arrived(request.waits_since, now)
         request.waits_since = None
@@ -335,7 +379,8 @@ class Transfer:
         self.check_running()
         if request.position >= request.stop:
             return None
-        return Request(request.target, ByteRange(request.position, request.stop))
+        rest = ByteRange(request.position, request.stop)
+        return Request(request.target, rest, is_plain=request.is_plain)
 
     def was_useless(self) -> None:
         """Note that a hedge did not help."""
@@ -368,7 +413,43 @@ class Transfer:
                 self._events.put(target)
             if is_last:
                 self._end(None)
+        if self._picker is not None:
+            for outdated, twin in self._picker.outdated(time.perf_counter()):
+                if self._change_over(outdated, twin):
+                    self._picker.changed_over(outdated)
         return settled.pieces
+
+    def _change_over(self, target: Target, twin: TwinPlan | None) -> bool:
+        """Ask for another representation of what no worker has begun; tell whether that could be done."""
+        with self._condition:
+            if self._is_over:
+                return True
+            own = [request for request in self._requests if request.target is target]
+            left = [ByteRange(request.position, request.stop) for request in own]
+            if not left:
+                return True
+            if not target.can_change_over(twin, left):
+                return False
+            anew, edges = target.change_over(twin, left)
+            changed = [Request(target, wanted, is_plain=True) for wanted in edges]
+            changed += [Request(target, wanted) for wanted in anew]
+            others = [request for request in self._requests if request.target is not target]
+            self._requests = deque([*changed, *others])
+            self._buffers |= target.is_buffered
+            self._condition.notify_all()
+            return True
+
+    def decoded(self, twin: TwinPlan, count: int, cpu_seconds: float) -> None:
+        """Note what it took to decode count bytes of a file."""
+        if self._picker is not None:
+            self._picker.decoded(twin.name, count, cpu_seconds)
+
+    def note_form(self, twin: TwinPlan | None) -> None:
+        """Note what is being asked for."""
+        name = "identity" if twin is None else twin.name
+        if name not in self.forms:
+            with self._condition:
+                self.forms[name] = None
 
     def fail(self, error: BaseException) -> None:
         """End with an error; the first one counts."""

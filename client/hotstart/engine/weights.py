@@ -128,6 +128,16 @@ class WeightsTarget(Target):
         """Whether the plan waits for the header, of which not even the length is known."""
         return self._data_start is None
 
+    def can_change_over(self, twin: TwinPlan | None, left: Sequence[ByteRange]) -> bool:
+        if twin is None or not twin.is_planes or self._header is not None:
+            return True
+        # Frame 0 holds the header. Whoever is receiving it as something else might never get it whole.
+        return any(part.start == 0 for part in left)
+
+    def prepare(self, twin: TwinPlan) -> None:
+        if self._header is not None:
+            twin.learn(self._header)
+
     def begin(self) -> list[ByteRange]:
         if self._header is not None:
             self._choose_from(self._header)

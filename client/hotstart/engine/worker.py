@@ -135,8 +135,10 @@ class Worker:
     # Receiving.
 
     def _receive(self, request: Request, source: Source) -> None:
-        twin = request.target.twin
-        if twin is None or request.quiet:
+        twin = request.twin
+        if not request.quiet:
+            self._transfer.note_form(twin)
+        if twin is None:
             self._receive_identity(request, source)
         else:
             self._receive_frames(request, source, twin)
@@ -195,7 +197,7 @@ class Worker:
         count = body.readinto(window)
         if not count:
             raise SourceError(source.name, "receiving", "the body ended early", transient=True)
-        self._transfer.arrived(request)
+        self._transfer.arrived(request, count)
         return count
 
     def _report(self, request: Request, arrived: ByteRange, source: Source, *, checked: bool) -> None:
@@ -284,10 +286,12 @@ class Worker:
             _DamagedFrame: it must be received again.
         """
         target = request.target
+        is_first = self._decoder is None
         if self._decoder is None:
             self._decoder = TwinDecoder()
         stored = memoryview(self._frame)[: len(entry.stored)]
         wanted = entry.content.intersection(ByteRange(request.position, request.stop))
+        began = time.thread_time()
         try:
             if wanted == entry.content:
                 self._decoder.decode(twin, entry, stored, target.window(wanted))
@@ -303,6 +307,9 @@ class Worker:
         finally:
             self._frame_of = ("", 0)
             self._frame_filled = 0
+        if not is_first:
+            # The first decoding imports what it takes.
+            self._transfer.decoded(twin, len(entry.content), time.thread_time() - began)
         request.position = wanted.stop
         self._settle(target, wanted)
         if twin.is_planes and wanted.start == 0:

@@ -130,6 +130,10 @@ class Source(ABC):
         The shared volume looks into its directory; nothing else does any I/O here.
         """
 
+    def holds(self, representation: Representation) -> bool:
+        """Tell whether the representation is there, and need not be fetched from elsewhere first."""
+        return self.has(representation)
+
     @abstractmethod
     def session(self) -> Session:
         """Return a new session; connecting happens at its first fetch."""

@@ -210,7 +210,7 @@ class _Opener:
         finally:
             # Not kept for the load: that is of several threads, and the caller may fork before it.
             connection.close()
-        links: list[Link] = [lambda: ProxySource(client, opening.manifest)]
+        links: list[Link] = [lambda: ProxySource(client, opening.manifest, opening.cached)]
         if opening.fallback is not None:
             signed = proxy_signed_source(client, opening.fallback, _pinned(opening))
             links.append(lambda: signed)

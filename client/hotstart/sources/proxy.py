@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import urljoin
 
 from hotstart.wire.digests import etag
@@ -99,15 +100,28 @@ class ProxyClient:
 class ProxySource(Source):
     """One version, as a proxy serves it."""
 
-    def __init__(self, client: ProxyClient, manifest: Manifest) -> None:
+    def __init__(
+        self, client: ProxyClient, manifest: Manifest, cached: Mapping[str, int] | None = None
+    ) -> None:
+        """Name a version.
+
+        Args:
+            client: of the proxy.
+            manifest: of the version.
+            cached: bytes that the proxy holds, by representation path; None where nobody asked.
+        """
         self.kind = SourceKind.UNIX if client.endpoint.scheme == "unix" else SourceKind.TCP
         self.name = client.name
         self.is_local = client.endpoint.is_local
         self._client = client
         self._manifest = manifest
+        self._cached = cached
 
     def has(self, representation: Representation) -> bool:
         return True
+
+    def holds(self, representation: Representation) -> bool:
+        return self._cached is None or self._cached.get(representation.path, 0) >= representation.size
 
     def session(self) -> Session:
         return _ProxySession(self._client, self._manifest, self._client.connection())

@@ -20,6 +20,7 @@ REPORT = Report(
     tensor_bytes=90_000_000,
     received_bytes={"proxy http://127.0.0.1:8470": 60_000_000, "origin s3://b": 30_000_000, "idle": 0},
     representations=("identity",),
+    compression="plain: as asked for",
     verification="pieces",
     retries=("proxy: reset",),
     failovers=("proxy: refused",),
@@ -36,6 +37,7 @@ def test_as_text() -> None:
         "  first tensor    4.0 ms\n"
         "  last tensor    50.0 ms   103 tensors, 90.0 MB, 1.80 GB/s\n"
         "  identity: 60.0 MB from proxy http://127.0.0.1:8470, 30.0 MB from origin s3://b\n"
+        "  picked plain: as asked for\n"
         "  verification: pieces\n"
         "  given up: proxy: refused\n"
         "  asked again: proxy: reset"

@@ -1,0 +1,280 @@
+"""Which representation to ask for, with ``compression="auto"``: plain bytes, or a twin that is smaller.
+
+The decision is pure; ``Picker`` feeds it with what a load measures. A load begins with plain bytes, which
+commit it to nothing, and measures the link on the first of them. Where that says that a twin is there sooner,
+the rest is asked for as the twin: the plan is in offsets of the file, so nothing is received twice but the
+frames that both parts touch. Once some of the twin is decoded, its measured cost decides anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from hotstart.report import format_bytes
+from hotstart.sources.base import Source, SourceKind
+from hotstart.wire.manifest import File, Representation
+from hotstart.wire.twin_forms import PLANES_SUFFIX, ZSTD_SUFFIX
+
+from .planning import Compression
+from .targets import Target, TwinPlan
+
+__all__ = ["PLAIN", "Choice", "LinkMeter", "Picker", "choose", "plan_of"]
+
+PLAIN = "plain"
+TWIN_SUFFIXES: Mapping[str, str] = {"zstd": ZSTD_SUFFIX, "planes": PLANES_SUFFIX}
+# CPU seconds a byte. Receiving is what sockets and page faults cost. Decoding is of the file's bytes, and of
+# a slow core: measured on the first frames, it is known better.
+RECEIVE_COST = 0.4e-9
+DECODE_COSTS: Mapping[str, float] = {"zstd": 1.2e-9, "planes": 1.0e-9}
+# A twin must be there so much sooner: what it costs to change over, and that the link may do better yet.
+_WORTHWHILE = 0.95
+# Of the time that its bytes take to arrive, so much of the CPUs' may go into them: the process has other work
+# (importing its framework), and the estimates are estimates.
+_CPU_SHARE = 0.6
+# What the link is measured on, or what comes in the first second of a slow one: enough that the first half,
+# in which connections come up and buckets of traffic shapers are full, can be left out.
+_SAMPLE_BYTES = 8 * 1024 * 1024
+_SAMPLE_SECONDS = 1.0
+# What decoding is measured on.
+_DECODED_BYTES = 32 * 1024 * 1024
+
+
+class Choice(NamedTuple):
+    """What to ask for, and why.
+
+    Attributes:
+        name: ``plain``, ``zstd`` or ``planes``.
+        reason: half a sentence that goes on from the name.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def choose(
+    size: int, twins: Mapping[str, int], link: float, cpus: int, decode_costs: Mapping[str, float]
+) -> Choice:
+    """Return what is there first.
+
+    Bytes arrive at the link's pace while others are decoded, so the longer of the two counts.
+
+    Args:
+        size: of the plain bytes.
+        twins: sizes of the twins, by name.
+        link: bytes that arrive in a second, over all connections.
+        cpus: that the process may use.
+        decode_costs: CPU seconds for a byte of the file, by the twin's name.
+    """
+    plain_seconds = max(size / link, size * RECEIVE_COST / cpus)
+    arrives = f"bytes arrive at {format_bytes(round(link))}/s"
+    best, best_seconds = "", plain_seconds * _WORTHWHILE
+    too_slow = False
+    for name, stored in twins.items():
+        arrival = stored / link
+        work = (stored * RECEIVE_COST + size * decode_costs[name]) / cpus
+        too_slow |= work > arrival * _CPU_SHARE
+        if work <= arrival * _CPU_SHARE and arrival < best_seconds:
+            best, best_seconds = name, arrival
+    if best:
+        share = twins[best] / size
+        return Choice(best, f"{arrives}, only {share:.0%} of them have to, and {_counted(cpus)} can keep up")
+    if too_slow:
+        return Choice(PLAIN, f"{arrives}, and {_counted(cpus)} could hardly decode a twin as fast")
+    return Choice(PLAIN, f"{arrives}, and a twin would not save enough of them")
+
+
+def _counted(cpus: int) -> str:
+    return "1 CPU" if cpus == 1 else f"{cpus} CPUs"
+
+
+class LinkMeter:
+    """How fast bytes arrive, over all connections, once the first half of a sample is over."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._first: float | None = None
+        # When half of the sample was there, and what was.
+        self._half: tuple[float, int] | None = None
+
+    def arrived(self, count: int, now: float) -> None:
+        """Note bytes that arrived at a time, in seconds of any one clock."""
+        if self._first is None:
+            self._first = now
+        self._bytes += count
+        if self._half is None and (
+            self._bytes >= _SAMPLE_BYTES // 2 or now - self._first >= _SAMPLE_SECONDS / 2
+        ):
+            self._half = (now, self._bytes)
+
+    def rate(self, now: float) -> float | None:
+        """Return bytes a second, or None as long as there is too little to say."""
+        if self._first is None or self._half is None:
+            return None
+        if self._bytes < _SAMPLE_BYTES and now - self._first < _SAMPLE_SECONDS:
+            return None
+        since, before = self._half
+        return (self._bytes - before) / (now - since) if now > since and self._bytes > before else None
+
+
+class _Known:
+    """What this process has measured: links by the name of their source, costs of decoding by twin."""
+
+    def __init__(self) -> None:
+        # Innermost: nothing is called under it.
+        self.lock = threading.Lock()
+        self.links: dict[str, float] = {}
+        self.costs: dict[str, float] = dict(DECODE_COSTS)
+
+
+_known = _Known()
+
+
+class Picker:
+    """Picks for one load, for all of its files alike. Methods may be called from any worker."""
+
+    def __init__(self, compression: Compression, cpus: int) -> None:
+        """Prepare.
+
+        Args:
+            compression: what the caller asked for.
+            cpus: that the process may use.
+        """
+        self._compression = compression
+        self._cpus = cpus
+        self._lock = threading.Lock()
+        self._meter = LinkMeter()
+        # All below are guarded by the lock.
+        self._source_name = ""
+        # Sizes of the plain bytes and, by name, of the twins that may be picked; of all files together.
+        self._size = 0
+        self._twin_sizes: dict[str, int] = {}
+        self._targets: list[Target] = []
+        # Those that were asked for as something else than what is picked by now.
+        self._outdated: list[Target] = []
+        self._decoded_bytes = 0
+        self._decode_seconds = 0.0
+        self._is_measuring_link = False
+        self._link: float | None = None
+        self._choice: Choice | None = None
+
+    @property
+    def choice(self) -> Choice | None:
+        """What was picked last; None where nothing had to be received."""
+        return self._choice
+
+    def begin(self, files: Sequence[File], source: Source) -> str:
+        """Pick for files that are about to be received; return the name of what to begin with."""
+        with self._lock:
+            self._choice = self._first(files, source)
+            return self._choice.name
+
+    def _first(self, files: Sequence[File], source: Source) -> Choice:
+        if self._compression is not Compression.AUTO:
+            return self._asked_for(files, source)
+        if source.is_local or source.kind in (SourceKind.UNIX, SourceKind.SHARED):
+            return Choice(PLAIN, "on this host, moving bytes costs less than decoding a twin")
+        self._source_name = source.name
+        self._size = sum(file.size for file in files)
+        here = [file for file in files if source.holds(file.identity())]
+        names = [name for name in TWIN_SUFFIXES if any(_twin(file, name) for file in files)]
+        self._twin_sizes = {
+            name: sum(found.size if (found := _twin(file, name)) else file.size for file in files)
+            for name in names
+            if all(found is None or source.holds(found) for file in files for found in [_twin(file, name)])
+        }
+        if not self._twin_sizes:
+            return Choice(PLAIN, f"{source.name} holds no twin of all of it" if names else "there is no twin")
+        if len(here) < len(files):
+            smallest = min(self._twin_sizes, key=lambda name: self._twin_sizes[name])
+            return Choice(smallest, f"{source.name} holds it, and not the plain bytes")
+        with _known.lock:
+            link = _known.links.get(self._source_name)
+        self._is_measuring_link = True
+        if link is None:
+            return Choice(PLAIN, "it was all asked for before the link was measured")
+        return choose(self._size, self._twin_sizes, link, self._cpus, _known_costs())
+
+    def _asked_for(self, files: Sequence[File], source: Source) -> Choice:
+        if self._compression is Compression.NONE:
+            return Choice(PLAIN, "as asked for")
+        name = str(self._compression)
+        if source.kind is not SourceKind.SHARED and any(_twin(file, name) for file in files):
+            return Choice(name, "as asked for")
+        return Choice(PLAIN, f"there is no twin of {name}")
+
+    def watch(self, target: Target) -> None:
+        """Take a target into account, which was begun as ``begin`` said."""
+        with self._lock:
+            if self._twin_sizes:
+                self._targets.append(target)
+
+    def arrived(self, count: int, now: float) -> None:
+        """Note bytes as they arrive; harmless from several threads at once."""
+        self._meter.arrived(count, now)
+
+    def decoded(self, name: str, count: int, cpu_seconds: float) -> None:
+        """Note that decoding count bytes of the file from a twin took so much of a CPU."""
+        with self._lock:
+            self._decoded_bytes += count
+            self._decode_seconds += cpu_seconds
+            if self._decoded_bytes < _DECODED_BYTES:
+                return
+            cost = self._decode_seconds / self._decoded_bytes
+            self._decoded_bytes, self._decode_seconds = 0, 0.0
+            with _known.lock:
+                _known.costs[name] = cost
+            if self._link is not None:
+                self._pick(self._link)
+
+    def outdated(self, now: float) -> list[tuple[Target, TwinPlan | None]]:
+        """Return targets to be asked for as something else from now on: with the twin, or None for plain."""
+        if not self._is_measuring_link and not self._outdated:
+            return []
+        with self._lock:
+            if self._is_measuring_link and (link := self._meter.rate(now)) is not None:
+                self._is_measuring_link = False
+                self._link = link
+                with _known.lock:
+                    _known.links[self._source_name] = link
+                self._pick(link)
+            assert self._choice is not None
+            return [(target, plan_of(target.file, self._choice.name)) for target in self._outdated]
+
+    def _pick(self, link: float) -> None:
+        if not self._targets:
+            # All of it stays what it was begun as.
+            return
+        before = self._choice
+        self._choice = choose(self._size, self._twin_sizes, link, self._cpus, _known_costs())
+        if before is None or before.name != self._choice.name:
+            self._outdated = list(self._targets)
+
+    def changed_over(self, target: Target) -> None:
+        """Note that a target is asked for as it was said."""
+        with self._lock:
+            if target in self._outdated:
+                self._outdated.remove(target)
+
+
+def plan_of(file: File, name: str) -> TwinPlan | None:
+    """Return the plan of a file's twin by its name, None for plain bytes or where the file has none.
+
+    Raises:
+        FormatError: its seek table is malformed, or does not fit the file.
+    """
+    suffix = TWIN_SUFFIXES.get(name)
+    return None if suffix is None else TwinPlan.of(file, suffix)
+
+
+def _twin(file: File, name: str) -> Representation | None:
+    return file.twin(TWIN_SUFFIXES[name])
+
+
+def _known_costs() -> dict[str, float]:
+    with _known.lock:
+        return dict(_known.costs)
