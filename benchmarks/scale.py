@@ -12,7 +12,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,14 @@ def run(profile: Profile, results: Results) -> None:
     _many_readers(profile, results)
 
 
+@contextmanager
+def _s3_server(folder: Path) -> Iterator[S3Server]:
+    with S3Server(folder) as server:
+        yield server
+        # Nobody needs its data any more, and an orderly end takes seconds.
+        server.kill()
+
+
 # The size of a file
 
 
@@ -122,7 +131,7 @@ def _sizes(profile: Profile, results: Results) -> None:
         costs = {}
         # A size at a time: all origins at once would fill the disk and the page cache.
         for size in steps.work:
-            with workplace("scale-s3") as place, S3Server(place / "s3") as s3:
+            with workplace("scale-s3") as place, _s3_server(place / "s3") as s3:
                 weights = tiled(size)
                 origin = _publish(weights, place / "model", s3)
                 once = partial(_load_twice, weights, origin, s3)
@@ -257,7 +266,7 @@ def _many_readers(profile: Profile, results: Results) -> None:
     label = f"of {size // _MB} MB, cold"
     steps = Steps("readers", lambda count: f"{count:,} reader{'s' if count > 1 else ''} {label}", work)
     if not _done(results, steps, [_READERS]):
-        with workplace("scale-s3") as place, S3Server(place / "s3") as s3:
+        with workplace("scale-s3") as place, _s3_server(place / "s3") as s3:
             weights = tiled(size)
             origin = _publish(weights, place / "model", s3)
             arms = {str(count): partial(_read_cold, count, weights, origin, s3) for count in work}

@@ -10,38 +10,49 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from .results import Cell, Results
-from .statistics import spread
+from .statistics import median, spread
 
 __all__ = ["draw"]
 
+_TIME_OR_SPEED = re.compile(r"(s|ms|GB/s)\b")
+
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw one plot for every benchmark and unit: ``BENCHMARK-UNIT.png``; return their paths.
+    """Draw the figures that each benchmark puts first: ``BENCHMARK-UNIT.png``; return the files.
 
-    Cells with a fact ``x`` (a positive number, its meaning in ``x_label``) become lines on logarithmic axes,
-    one for each arm; all others become bars. Bars and whiskers are medians and quartiles.
+    That is one plot for a benchmark, of its first unit of time or speed, and one more for everything that it
+    makes grow: cells with a fact ``x`` (a positive number, its meaning in ``x_label``) become lines on
+    logarithmic axes, one for each arm; all others become bars. Whiskers are quartiles.
     """
-    paths = []
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in results.cells:
-        label = cell.facts["x_label"] if "x" in cell.facts else ""
-        groups.setdefault((cell.benchmark, cell.unit, label), []).append(cell)
-    for (benchmark, unit, label), cells in groups.items():
-        figure = Figure(figsize=(9, 4.5), layout="constrained")
-        axes = figure.subplots()
-        if label:
-            _lines(axes, cells, label)
-        else:
-            _bars(axes, cells)
-        axes.set_ylabel(unit)
-        axes.set_title(benchmark)
-        axes.legend(fontsize="small")
-        name = re.sub(r"[^a-z0-9]+", "-", f"{unit} {label}".lower()).strip("-")
-        path = folder / f"{benchmark}-{name}.png"
-        # No date and no version in it: the same figures give the same file.
-        figure.savefig(path, dpi=110, metadata={"Software": None})
-        paths.append(path)
-    return paths
+        groups.setdefault((cell.benchmark, cell.facts.get("x_label", "")), []).append(cell)
+    return [_draw(_first_unit(cells), *names, folder) for names, cells in groups.items()]
+
+
+def _first_unit(cells: Sequence[Cell]) -> list[Cell]:
+    units = list(dict.fromkeys(cell.unit for cell in cells))
+    unit = next(filter(_TIME_OR_SPEED.match, units), units[0])
+    return [cell for cell in cells if cell.unit == unit]
+
+
+def _draw(cells: Sequence[Cell], benchmark: str, label: str, folder: Path) -> Path:
+    unit = cells[0].unit
+    # Wide enough that a bar can be told from the next.
+    figure = Figure(figsize=(max(9.0, 0.25 * len(cells) + 3), 4.5), layout="constrained")
+    axes = figure.subplots()
+    if label:
+        _lines(axes, cells, label)
+    else:
+        _bars(axes, cells)
+    axes.set_ylabel(unit)
+    axes.set_title(benchmark)
+    figure.legend(fontsize="small", loc="outside right upper")
+    name = re.sub(r"[^a-z0-9]+", "-", f"{unit} {label}".lower()).strip("-")
+    path = folder / f"{benchmark}-{name}.png"
+    # No date and no version in it: the same figures give the same file.
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    return path
 
 
 def _error(values: Sequence[float]) -> tuple[float, float, float]:
@@ -67,6 +78,9 @@ def _lines(axes: Any, cells: Sequence[Cell], label: str) -> None:
         errors = [[low for *_, low, _ in own], [high for *_, high in own]]
         xs, mids = [x for x, *_ in own], [mid for _, mid, *_ in own]
         axes.errorbar(xs, mids, yerr=errors, marker="o", capsize=2, label=arm)
+    medians = [median(cell.values) for cell in cells]
     axes.set_xscale("log")
     axes.set_yscale("log")
+    # What hardly changes shall look so.
+    axes.set_ylim(min(medians) / 3, max(medians) * 3)
     axes.set_xlabel(label)

@@ -39,7 +39,7 @@ class Profile:
 
 
 PROFILES: dict[str, Profile] = {
-    "quick": Profile("quick", rounds=1, paired_rounds=2),
+    "quick": Profile("quick", rounds=1, paired_rounds=1),
     "bench": Profile("bench", rounds=3, paired_rounds=5),
     "full": Profile("full", rounds=5, paired_rounds=15, resumable=True),
 }
