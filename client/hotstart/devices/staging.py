@@ -116,9 +116,9 @@ class Staging:
                 if not self._take_in_next():
                     return
         finally:
-            # No memory is unpinned, or used for anything else, while it is copied from.
-            while self._ring.wait():
-                pass
+            # No memory is unpinned, or used for anything else, while it is copied from, also where copies
+            # of a chunk were issued before one failed.
+            self._device.record().wait()
             unpin()
         self._transfer.complete()
 

@@ -364,6 +364,15 @@ class Failing(HostDevice):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
         return super().empty(size)
 
+    def pin(self, memory: memoryview) -> Callable[[], None]:
+        unpin = super().pin(memory)
+
+        def checked() -> None:
+            assert not self._queue, "memory is unpinned while it is copied from"
+            unpin()
+
+        return checked
+
 
 def test_a_device_that_fails_is_one_error(published: Published) -> None:
     """What torch raises comes as DeviceFailed with the cause, and nothing stays pinned or running."""
