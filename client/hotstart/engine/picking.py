@@ -17,10 +17,11 @@ from hotstart.sources.base import Source, SourceKind
 from hotstart.wire.manifest import File, Representation
 from hotstart.wire.twin_forms import PLANES_SUFFIX, ZSTD_SUFFIX
 
+from .meter import Meter
 from .planning import Compression
 from .targets import Target, TwinPlan
 
-__all__ = ["PLAIN", "Choice", "LinkMeter", "Picker", "choose", "plan_of"]
+__all__ = ["PLAIN", "Choice", "Picker", "choose", "plan_of"]
 
 PLAIN = "plain"
 TWIN_SUFFIXES: Mapping[str, str] = {"zstd": ZSTD_SUFFIX, "planes": PLANES_SUFFIX}
@@ -33,10 +34,8 @@ _WORTHWHILE = 0.95
 # Of the time that its bytes take to arrive, so much of the CPUs' may go into them: the process has other work
 # (importing its framework), and the estimates are estimates.
 _CPU_SHARE = 0.6
-# What the link is measured on, or what comes in the first second of a slow one: enough that the first half,
-# in which connections come up and buckets of traffic shapers are full, can be left out.
+# What the link is measured on: the sooner that is known, the more is still to be asked for.
 _SAMPLE_BYTES = 8 * 1024 * 1024
-_SAMPLE_SECONDS = 1.0
 # What decoding is measured on.
 _DECODED_BYTES = 32 * 1024 * 1024
 
@@ -92,35 +91,6 @@ def _counted(cpus: int) -> str:
     return "1 CPU" if cpus == 1 else f"{cpus} CPUs"
 
 
-class LinkMeter:
-    """How fast bytes arrive, over all connections, once the first half of a sample is over."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self._first: float | None = None
-        # When half of the sample was there, and what was.
-        self._half: tuple[float, int] | None = None
-
-    def arrived(self, count: int, now: float) -> None:
-        """Note bytes that arrived at a time, in seconds of any one clock."""
-        if self._first is None:
-            self._first = now
-        self._bytes += count
-        if self._half is None and (
-            self._bytes >= _SAMPLE_BYTES // 2 or now - self._first >= _SAMPLE_SECONDS / 2
-        ):
-            self._half = (now, self._bytes)
-
-    def rate(self, now: float) -> float | None:
-        """Return bytes a second, or None as long as there is too little to say."""
-        if self._first is None or self._half is None:
-            return None
-        if self._bytes < _SAMPLE_BYTES and now - self._first < _SAMPLE_SECONDS:
-            return None
-        since, before = self._half
-        return (self._bytes - before) / (now - since) if now > since and self._bytes > before else None
-
-
 class _Known:
     """What this process has measured: links by the name of their source, costs of decoding by twin."""
 
@@ -147,7 +117,7 @@ class Picker:
         self._compression = compression
         self._cpus = cpus
         self._lock = threading.Lock()
-        self._meter = LinkMeter()
+        self._meter = Meter(_SAMPLE_BYTES)
         # All below are guarded by the lock.
         self._source_name = ""
         # Sizes of the plain bytes and, by name, of the twins that may be picked; of all files together.

@@ -21,8 +21,9 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.ranges import ByteRange
 
 from .cpus import usable_cpus
+from .meter import Meter
 from .patience import Patience
-from .planning import MAX_BUFFERING_WORKERS, Verification, worker_count
+from .planning import ITEM_BYTES, MAX_BUFFERING_WORKERS, Verification, grown_count, worker_count
 from .targets import Target, TwinPlan
 from .weights import TensorReady
 
@@ -178,6 +179,11 @@ class Transfer:
         self._buffers = False
         self._kind = SourceKind.TCP
         self._threads: list[threading.Thread] = []
+        # More connections than the source's kind alone asks for; the pace with fewer; what measures the pace,
+        # None where that is settled.
+        self._grown = 0
+        self._pace_before = 0.0
+        self._meter: Meter | None = None
         self._hedger: threading.Thread | None = None
         self._sessions: set[Session] = set()
         self._is_over = False
@@ -327,6 +333,8 @@ class Transfer:
     def arrived(self, request: Request, count: int = 0) -> None:
         """Note that bytes of a request, or the head of their answer, are there."""
         now = time.perf_counter()
+        if count and (meter := self._meter) is not None:
+            meter.arrived(count, now)
         if count and self._picker is not None:
             self._picker.arrived(count, now)
         if request.waits_since is not None:
@@ -413,11 +421,31 @@ class Transfer:
                 self._events.put(target)
             if is_last:
                 self._end(None)
+        self._grow()
         if self._picker is not None:
             for outdated, twin in self._picker.outdated(time.perf_counter()):
                 if self._change_over(outdated, twin):
                     self._picker.changed_over(outdated)
         return settled.pieces
+
+    def _grow(self) -> None:
+        """Use more connections where the last ones that were added paid."""
+        meter = self._meter
+        rate = None if meter is None else meter.rate(time.perf_counter())
+        if rate is None:
+            return
+        with self._condition:
+            if self._meter is not meter or self._is_over:
+                return
+            count = len(self._threads)
+            wanted = grown_count(self._kind, count, rate, self._pace_before)
+            self._meter = None
+            if wanted > count:
+                self._grown, self._pace_before = wanted, rate
+                self._spawn()
+                self._condition.notify_all()
+                if len(self._threads) > count:
+                    self._meter = Meter(len(self._threads) * ITEM_BYTES)
 
     def _change_over(self, target: Target, twin: TwinPlan | None) -> bool:
         """Ask for another representation of what no worker has begun; tell whether that could be done."""
@@ -517,10 +545,13 @@ class Transfer:
 
         left = len(self._requests) + len(self._active)
         count = worker_count(self._kind, self._cpus, left, buffers=self._buffers)
+        if self._grown > count:
+            count = min(self._grown, left, MAX_BUFFERING_WORKERS if self._buffers else self._grown)
         while len(self._threads) < count:
             thread = threading.Thread(target=Worker(self).run, name="hotstart-transfer", daemon=True)
             self._threads.append(thread)
             thread.start()
         if self._hedger is None:
+            self._meter = Meter(count * ITEM_BYTES)
             self._hedger = threading.Thread(target=Hedger(self).run, name="hotstart-transfer", daemon=True)
             self._hedger.start()

@@ -157,7 +157,9 @@ class WeightsTarget(Target):
 
     def _first_range(self) -> ByteRange:
         if self._data_start is None:
-            return ByteRange(0, _HEAD_BYTES)
+            # A small file comes whole: another round trip costs more than its bytes.
+            is_small = self._whole and self.file.size <= self.item_bytes
+            return ByteRange(0, self.file.size if is_small else _HEAD_BYTES)
         head = ByteRange(0, self._data_start)
         if self._checked and self.twin is None:
             return whole_pieces([head], self.file.size)[0]

@@ -207,9 +207,10 @@ class _Opener:
         connection = client.control_connection()
         try:
             opening = client.open(self._reference, connection)
-        finally:
-            # Not kept for the load: that is of several threads, and the caller may fork before it.
+        except BaseException:
             connection.close()
+            raise
+        client.keep(connection)
         links: list[Link] = [lambda: ProxySource(client, opening.manifest, opening.cached)]
         if opening.fallback is not None:
             signed = proxy_signed_source(client, opening.fallback, _pinned(opening))

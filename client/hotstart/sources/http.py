@@ -164,6 +164,12 @@ class Connection:
             raise ConnectionAbortedError
         return connection
 
+    def wait_for(self, idle_seconds: float) -> None:
+        """Wait as long from now on for the next bytes; for the thread that uses it."""
+        self._idle_seconds = idle_seconds
+        if self._socket is not None:
+            self._socket.settimeout(idle_seconds)
+
     def failure(self, doing: str, error: Exception) -> SourceError:
         """Return what an exception of ``http.client`` or the socket means to a caller."""
         if self._closed:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+import weakref
 from collections.abc import Mapping
 from urllib.parse import urljoin
 
@@ -15,13 +19,16 @@ from hotstart.wire.references import Reference
 from .answers import check_range, refused
 from .base import Body, Session, Source, SourceError, SourceKind
 from .endpoints import Endpoint, InvalidUrl, parse_url
-from .http import Connection, Response
+from .http import IDLE_SECONDS, Connection, Response
 
 __all__ = ["ProxyClient", "ProxySource"]
 
 # A cold start that waits for a proxy that hangs has better things to try. A proxy that must ask a slow origin
 # answers within this all the same: its own wait for it is shorter.
 _ANSWER_SECONDS = 10.0
+# How long the connection of an opening is good for its load. After longer it may be gone without a word, and
+# a new one tells so sooner.
+_KEPT_SECONDS = 5.0
 # A manifest grows with the model (27 characters for each 4 MiB, and seek tables); the parser takes this much.
 _MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
 
@@ -42,6 +49,8 @@ class ProxyClient:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         if tier is not None:
             self._headers["X-Latency-Tier"] = tier
+        self._lock = threading.Lock()
+        self._kept: _Kept | None = None
 
     def open(self, reference: Reference, connection: Connection | None = None) -> Opening:
         """Resolve a reference: one round trip.
@@ -81,8 +90,24 @@ class ProxyClient:
                 connection.drop()
 
     def connection(self) -> Connection:
-        """Return a connection for bytes; it is not connected yet."""
-        return Connection(self.endpoint, self.name)
+        """Return a connection for bytes: the one that was kept, else one that is not connected yet."""
+        with self._lock:
+            kept, self._kept = self._kept, None
+        connection = None if kept is None else kept.take()
+        if connection is None:
+            return Connection(self.endpoint, self.name)
+        connection.wait_for(IDLE_SECONDS)
+        return connection
+
+    def keep(self, connection: Connection) -> None:
+        """Keep a connection, idle by now, for the first who wants one for bytes: that saves it a round trip.
+
+        It is closed when nobody has come for it and this object dies. A forked process makes its own.
+        """
+        with self._lock:
+            before, self._kept = self._kept, _Kept(self, connection)
+        if before is not None:
+            before.drop()
 
     def control_connection(self) -> Connection:
         """Return a connection for small answers, on which is waited for less long."""
@@ -95,6 +120,29 @@ class ProxyClient:
         """
         headers = {**self._headers, "Range": wanted.header()}
         return connection.request("GET", target, headers, doing=doing)
+
+
+class _Kept:
+    """An idle connection that belongs to the process that made it."""
+
+    def __init__(self, owner: ProxyClient, connection: Connection) -> None:
+        self._connection = connection
+        self._pid = os.getpid()
+        self._since = time.monotonic()
+        # In a forked process this closes its copy of the descriptor, and not the connection.
+        self._finalizer = weakref.finalize(owner, connection.drop)
+
+    def take(self) -> Connection | None:
+        """Return the connection, or None where it is not to be used any more."""
+        if os.getpid() != self._pid or time.monotonic() - self._since > _KEPT_SECONDS:
+            self.drop()
+            return None
+        self._finalizer.detach()
+        return self._connection
+
+    def drop(self) -> None:
+        """Close it."""
+        self._finalizer()
 
 
 class ProxySource(Source):

@@ -16,6 +16,7 @@ from hotstart.engine.planning import (
     cut,
     cut_frames,
     gaps,
+    grown_count,
     whole_pieces,
     worker_count,
 )
@@ -150,3 +151,29 @@ def test_option_names() -> None:
         Verification.parse("crc")
     with pytest.raises(InvalidOption, match="compression='gzip': expected auto, none, zstd or planes"):
         Compression.parse("gzip")
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "rate", "before", "expected"),
+    [
+        # S3: 8, 12, 18 connections bring 85 MB/s each.
+        (SourceKind.ORIGIN, 8, 680e6, 0.0, 12),
+        (SourceKind.ORIGIN, 12, 1020e6, 680e6, 18),
+        (SourceKind.ORIGIN, 27, 2300e6, 1530e6, 32),
+        (SourceKind.ORIGIN, 32, 2720e6, 2300e6, 32),
+        # A link of 1 Gbit/s is full with four.
+        (SourceKind.TCP, 4, 118e6, 0.0, 6),
+        (SourceKind.TCP, 6, 119e6, 118e6, 6),
+        # A proxy that redirects to S3.
+        (SourceKind.TCP, 13, 1100e6, 765e6, 16),
+        # 10 Gbit/s and memory: a connection is not what limits.
+        (SourceKind.TCP, 4, 1150e6, 0.0, 4),
+        (SourceKind.UNIX, 2, 100e6, 0.0, 2),
+        (SourceKind.SHARED, 2, 100e6, 0.0, 2),
+    ],
+)
+def test_connections_are_added_while_they_bring_more(
+    kind: SourceKind, count: int, rate: float, before: float, expected: int
+) -> None:
+    """Sources that pace each connection are asked over more; those that a link or memory limits are not."""
+    assert grown_count(kind, count, rate, before) == expected
