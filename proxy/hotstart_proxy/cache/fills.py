@@ -29,8 +29,8 @@ __all__ = ["Fill", "FillReader", "FillTools"]
 # wait long for a connection. Where its first byte takes long, up to eight, for bytes that nobody waits for.
 _SHORTEST_RUN = 2
 _LONGEST_RUN = 8
-# Four times what all connections together ask for at a time with the shortest runs.
-_MOST_AHEAD = 128
+# 512 MiB: what sixteen connections ask for at a time with the longest runs.
+_AHEAD = 128
 _TRIES_A_PIECE = 3
 
 
@@ -78,7 +78,7 @@ class Fill:
         self._tools = tools
         self._state = FillState(partial.done, _SHORTEST_RUN)
         self._pieces = range(len(partial.done))
-        self._foresight = Foresight(_MOST_AHEAD)
+        self._foresight = Foresight(_AHEAD)
         self._readers: dict[int, FillReader] = {}
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._workers: set[asyncio.Task[bool]] = set()

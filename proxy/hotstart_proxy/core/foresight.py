@@ -2,9 +2,10 @@
 
 A loader asks for a few ranges at a time, from the start to the end. Were no more fetched than these, the
 origin would be asked over no more connections than the loader has, and its time to first byte would be paid
-anew for every range. So once ranges have been asked for that follow one another, as much again is fetched
-ahead. Whoever reads here and there is fetched nothing ahead for, and one who stops midway has cost at most
-twice what was asked.
+anew for every range. So once ranges have been asked for that follow one another, a fixed amount is fetched
+ahead of them: enough for all connections at once. A window that begins small and grows with what was asked
+left connections at rest until the loader had come that far. Whoever reads here and there is fetched nothing
+ahead for, and one who stops midway has cost no more than that amount.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _MOST_RUNS = 16
 class Foresight:
     """Remembers what was asked for of one blob."""
 
-    def __init__(self, most_ahead: int) -> None:
+    def __init__(self, ahead: int) -> None:
         """Begin with nothing asked.
 
         Args:
-            most_ahead: pieces to fetch ahead at most.
+            ahead: pieces to fetch ahead.
         """
-        self._most_ahead = most_ahead
+        self._ahead = ahead
         # Runs of what was asked, none touching another; the one that was asked for last stands last.
         self._runs: list[range] = []
 
@@ -50,4 +51,4 @@ class Foresight:
         self._runs.append(range(start, stop))
         if not touching or stop - start < _LEAST_PIECES:
             return range(0)
-        return range(stop, stop + min(stop - start, self._most_ahead))
+        return range(stop, stop + self._ahead)
