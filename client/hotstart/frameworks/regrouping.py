@@ -2,8 +2,8 @@
 
 Measured on frames of 4 MiB, by CPU time of a thread: the standard library 1.8 GB/s, and nobody else runs
 meanwhile; numpy 6.5 for elements of two bytes by shift and or, 2.9 by strided copies for wider ones, where
-shifting gains little; torch on the host 2.5. So numpy it is wherever it is installed: importing it costs 90 ms of CPU, but
-whoever wants tensors of numpy or of torch imports it anyway (torch does).
+shifting gains little; torch on the host 2.5. So numpy it is wherever it is installed: importing it costs
+90 ms of CPU, but whoever wants tensors of numpy or of torch imports it anyway (torch does).
 """
 
 from __future__ import annotations
