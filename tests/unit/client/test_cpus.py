@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,16 @@ def test_no_cgroups_at_all(tmp_path: Path) -> None:
     """Elsewhere than on Linux there are none."""
     assert quota_cpus(tmp_path / "nope", tmp_path / "nothing") is None
     assert usable_cpus() >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_affinity_counts() -> None:
+    """A process that is bound to one CPU uses one, however many the machine has."""
+    code = (
+        "import os\n"
+        "from hotstart.engine.cpus import usable_cpus\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "print(usable_cpus())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
