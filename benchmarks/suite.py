@@ -14,6 +14,7 @@ __all__ = ["NAMES", "Benchmark", "load"]
 NAMES: tuple[str, ...] = (
     "serve",
     "load",
+    "engine",
     "format",
     "scale",
     "miss",

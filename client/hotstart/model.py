@@ -164,8 +164,8 @@ class Model:
             verify: ``pieces`` compares the crc32 of every 4 MiB, ``full`` the sha256 of every file as well,
                 ``none`` nothing but the checksums of compressed frames. None is ``pieces`` for what comes
                 over TCP or from the origin, and ``none`` for what comes from this host.
-            compression: ``zstd`` asks for the compressed twin where there is one, ``none`` never does,
-                ``auto`` does so over a network.
+            compression: ``zstd`` or ``planes`` asks for that twin where there is one, ``none`` never does;
+                ``auto`` measures link and decoding, and picks what is there first (``report.compression``).
             tensors: names of those that are wanted; None for all.
             raw: give every tensor as uint8 with one axis.
             dtype: that floating tensors of 16 bits or more are cast to, on the device: ``torch.bfloat16`` or

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compression",
         choices=("auto", "none", "zstd", "planes"),
         default="auto",
-        help="which twin to ask for, if there is one (default: auto, zstd over a network)",
+        help="which twin to ask for, if there is one (default: auto, whichever is there first)",
     )
     add_source_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the time line as JSON")

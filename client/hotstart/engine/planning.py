@@ -58,7 +58,7 @@ class InvalidOption(HotstartError):
 
 
 class Compression(StrEnum):
-    """What to ask for: ``auto`` takes the zstd twin where moving bytes costs more than decoding."""
+    """What to ask for: ``auto`` is for ``picking`` to decide."""
 
     AUTO = "auto"
     NONE = "none"
