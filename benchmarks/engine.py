@@ -26,6 +26,7 @@ from benchmarks.harness.publish import REFERENCE, served
 from benchmarks.harness.results import Results
 from benchmarks.harness.rounds import interleave
 from benchmarks.harness.weights import tiled
+from hotstart import loading
 from hotstart.engine import transfer
 from hotstart.engine.planning import Verification
 from hotstart.engine.targets import Target
@@ -125,7 +126,7 @@ def _fixed(connections: int | None) -> Iterator[None]:
 
 def load_once(url: str, connections: int, item_mib: int) -> None:
     """Load, and print seconds of time and of CPU for a GB."""
-    Target.item_bytes = item_mib * MiB
+    vars(loading)["item_bytes"] = lambda kind, size: item_mib * MiB
     model = hotstart.open(REFERENCE, proxy=url)
     # Threads, modules and the first pages are not what is compared.
     model.read("config.json")

@@ -12,7 +12,7 @@ from hotstart.devices.choice import find_destination
 from hotstart.devices.pinned import PinnedMemory, copy_parts
 from hotstart.engine.cpus import usable_cpus
 from hotstart.engine.picking import PLAIN, Picker, plan_of
-from hotstart.engine.planning import Compression, InvalidOption, Verification
+from hotstart.engine.planning import Compression, InvalidOption, Verification, item_bytes
 from hotstart.engine.targets import TwinPlan
 from hotstart.engine.transfer import Transfer
 from hotstart.engine.weights import TensorReady, WeightsTarget, check_sha256
@@ -275,6 +275,7 @@ class Loading:
             checked=checked,
             full=self._options.verification is Verification.FULL,
             twin=twin,
+            longest=item_bytes(self._chain.current(file.identity()).kind, file.size),
             allocate=destination.allocate if isinstance(destination, PinnedMemory) else HostBuffer,
         )
         self._picker.watch(target)

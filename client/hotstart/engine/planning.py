@@ -22,6 +22,7 @@ __all__ = [
     "cut_frames",
     "frames_within",
     "grown_count",
+    "item_bytes",
     "whole_pieces",
     "worker_count",
 ]
@@ -33,7 +34,9 @@ ITEM_BYTES = 2 * PIECE_BYTES
 MAX_BUFFERING_WORKERS = 8
 
 
-# 32 connections of S3's, at 85 MB/s and half of the time without a byte, fill 10 Gbit/s.
+# Threads that wait for S3's first bytes cost no CPU, so their number is not of the CPUs'. 32 connections of
+# S3's, at 85 MB/s and half of the time without a byte, fill 10 Gbit/s.
+_FIRST_TO_AN_ORIGIN = 16
 _MOST_TO_A_PROXY = 16
 _MOST = 32
 # Bytes a second: no store that paces its connections gives one so much.
@@ -118,6 +121,18 @@ class Verification(StrEnum):
         return self is not Verification.NONE
 
 
+def item_bytes(kind: SourceKind, size: int) -> int:
+    """Return the longest request for a file of size bytes.
+
+    From a proxy, longer ones than ``ITEM_BYTES`` gain nothing. S3 lets every request wait 100 ms, as long as
+    8 MiB take to arrive; twice as much wastes a third of the time rather than half, where the file is long
+    enough that all connections have several.
+    """
+    longer = 2 * ITEM_BYTES
+    is_far = kind in (SourceKind.PRESIGNED, SourceKind.ORIGIN)
+    return longer if is_far and size >= 2 * _FIRST_TO_AN_ORIGIN * longer else ITEM_BYTES
+
+
 def cut(ranges: Iterable[ByteRange], longest: int = ITEM_BYTES) -> list[ByteRange]:
     """Cut identity ranges into requests whose inner borders are those of pieces, in order.
 
@@ -194,7 +209,7 @@ def worker_count(kind: SourceKind, cpus: int, items: int, *, buffers: bool) -> i
         case SourceKind.TCP:
             count = 4
         case _:
-            count = min(max(8, 4 * cpus), 16)
+            count = _FIRST_TO_AN_ORIGIN
     if buffers:
         count = min(count, MAX_BUFFERING_WORKERS)
     return max(1, min(count, items))

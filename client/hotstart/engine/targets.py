@@ -116,7 +116,7 @@ class Target(ABC):
         twin: the twin that is asked for instead; None once, or if from the start, identity is.
     """
 
-    item_bytes = ITEM_BYTES
+    item_bytes: int = ITEM_BYTES
     """The longest request, in identity bytes."""
     is_eager = False
     """Bytes are wanted as they arrive, not only in whole pieces: the plan waits for them."""

@@ -14,7 +14,7 @@ from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange, coalesce
 from hotstart.wire.safetensors import LENGTH_BYTES, Header, TensorInfo, parse_header, parse_header_length
 
-from .planning import cut_frames, gaps, whole_pieces
+from .planning import ITEM_BYTES, cut_frames, gaps, whole_pieces
 from .targets import Target, TwinPlan
 
 __all__ = ["Allocate", "TensorReady", "WeightsTarget", "check_sha256"]
@@ -78,6 +78,7 @@ class WeightsTarget(Target):
         full: bool = False,
         twin: TwinPlan | None = None,
         header: Header | None = None,
+        longest: int = ITEM_BYTES,
         allocate: Allocate = HostBuffer,
     ) -> None:
         """Prepare; no memory is taken yet.
@@ -90,10 +91,12 @@ class WeightsTarget(Target):
             checked: pieces are going to be checked, so whole ones are asked for from the start.
             full: compare the sha256 of the whole before any tensor is delivered; only with whole.
             twin: to be asked for instead of identity.
+            longest: bytes of a request.
             header: where it is known already, which needs no bytes then; only without whole.
             allocate: gives the memory of tensors.
         """
         super().__init__(file, twin=twin)
+        self.item_bytes = longest
         self._choose = choose
         self._deliver = deliver
         self._allocate = allocate

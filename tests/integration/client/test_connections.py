@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from hotstart import loading
 from hotstart.engine import transfer
-from hotstart.engine.weights import WeightsTarget
 from hotstart.sources.base import Session, SourceKind
 from hotstart.wire.pieces import PIECE_BYTES
 from tests.integration.client.conftest import Published
@@ -44,7 +44,7 @@ def test_a_paced_source_is_read_over_more_connections(
     published: Published, bert: Version, monkeypatch: pytest.MonkeyPatch, kind: SourceKind, grows: bool
 ) -> None:
     """Connections that bring little each are joined by more; over a Unix socket they are not."""
-    monkeypatch.setattr(WeightsTarget, "item_bytes", PIECE_BYTES)
+    monkeypatch.setattr(loading, "item_bytes", lambda *_: PIECE_BYTES)
     monkeypatch.setattr(transfer, "ITEM_BYTES", PIECE_BYTES // 4)
     monkeypatch.setattr(transfer, "worker_count", lambda *_, **__: 2)
     source = Paced(bert, kind=kind)

@@ -17,6 +17,7 @@ from hotstart.engine.planning import (
     cut_frames,
     gaps,
     grown_count,
+    item_bytes,
     whole_pieces,
     worker_count,
 )
@@ -97,7 +98,7 @@ def test_gaps_are_what_is_left_over() -> None:
         (SourceKind.UNIX, 64, 100, False, 4),
         (SourceKind.TCP, 1, 100, False, 4),
         (SourceKind.TCP, 64, 2, False, 2),
-        (SourceKind.PRESIGNED, 1, 100, False, 8),
+        (SourceKind.PRESIGNED, 1, 100, False, 16),
         (SourceKind.ORIGIN, 64, 100, False, 16),
         (SourceKind.ORIGIN, 64, 100, True, 8),
         (SourceKind.ORIGIN, 64, 0, True, 1),
@@ -177,3 +178,10 @@ def test_connections_are_added_while_they_bring_more(
 ) -> None:
     """Sources that pace each connection are asked over more; those that a link or memory limits are not."""
     assert grown_count(kind, count, rate, before) == expected
+
+
+def test_requests_are_longer_where_each_waits_long() -> None:
+    """16 MiB from S3, of files so large that every connection has several; 8 MiB from a proxy."""
+    assert item_bytes(SourceKind.ORIGIN, 512 * MEBIBYTE) == 16 * MEBIBYTE
+    assert item_bytes(SourceKind.PRESIGNED, 511 * MEBIBYTE) == ITEM_BYTES
+    assert item_bytes(SourceKind.TCP, 4096 * MEBIBYTE) == ITEM_BYTES
