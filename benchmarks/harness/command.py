@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -60,7 +61,7 @@ def measure(name: str, run: Run, profile: Profile, results: Results, *, again: b
         again: drop what a resumable profile would keep.
     """
     results.begin(name, keep=profile.resumable and not again)
-    began = time.monotonic()
+    began, cpu = time.monotonic(), _cpu_seconds()
     failure = None
     try:
         run(profile, results)
@@ -68,8 +69,16 @@ def measure(name: str, run: Run, profile: Profile, results: Results, *, again: b
         failure = str(error)
         print(f"{name}: {error}", file=sys.stderr)
         results.skip(name, "", "", f"failed: {failure.splitlines()[0]}")
-    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    # On a busy machine CPU time says what the time would be on a quiet one.
+    took = f"{time.monotonic() - began:.0f} s, {_cpu_seconds() - cpu:.0f} s of CPU"
+    print(f"{name}: {took}", file=sys.stderr, flush=True)
     return failure
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of what it has started and waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def end_in_order() -> None:
