@@ -136,20 +136,13 @@ def _measure(model: Model, folder: Path, profile: Profile, results: Results) -> 
         publish(model_folder(folder / "model", weights), REFERENCE, origin)
         near = stack.enter_context(_warm_proxy(origin, folder / "near"))
         arms[_SHARED] = _hotstart({"HOTSTART_PROXY": near.unix_url, "HOTSTART_SHARED_DIR": str(near.store)})
-        arms[_UNIX] = _hotstart({"HOTSTART_PROXY": near.unix_url})
         arms[_TCP] = _hotstart({"HOTSTART_PROXY": near.url})
-        try:
-            made = stack.enter_context(link(_GIGABIT))
-        except LinkUnavailable as error:
-            results.skip(_NAME, model.name, _OVER_LINK, str(error))
-        else:
-            server = made.server
-            prefix = tuple(server.command())
-            far = stack.enter_context(
-                _warm_proxy(origin, folder / "far", address=server.address, prefix=prefix)
-            )
-            arms[_OVER_LINK] = _hotstart({"HOTSTART_PROXY": far.url}, tuple(made.client.command()))
         if profile.name != "quick":
+            arms[_UNIX] = _hotstart({"HOTSTART_PROXY": near.unix_url})
+            try:
+                arms[_OVER_LINK] = stack.enter_context(_over_link(origin, folder / "far"))
+            except LinkUnavailable as error:
+                results.skip(_NAME, model.name, _OVER_LINK, str(error))
             for start in arms.values():
                 # Reads the files of the packages once, and compiles what nobody has compiled yet.
                 start()
@@ -173,6 +166,15 @@ def _warm_proxy(
         warm(proxy)
         pagecache.warm(proxy.store / "blobs")
         yield proxy
+
+
+@contextmanager
+def _over_link(origin: str, folder: Path) -> Iterator[Handler]:
+    """Serve on one side of a link; gives a handler on the other side."""
+    with link(_GIGABIT) as made:
+        prefix = tuple(made.server.command())
+        with _warm_proxy(origin, folder, address=made.server.address, prefix=prefix) as far:
+            yield _hotstart({"HOTSTART_PROXY": far.url}, tuple(made.client.command()))
 
 
 @contextmanager
