@@ -98,7 +98,13 @@ class Tensors(dict[str, Any]):
 class Loading:
     """One load of one version. It owns its threads: abort it, or iterate to the end."""
 
-    def __init__(self, opened: Opened, selection: Selection, options: LoadOptions) -> None:
+    def __init__(
+        self,
+        opened: Opened,
+        selection: Selection,
+        options: LoadOptions,
+        most_ahead_bytes: int | None = None,
+    ) -> None:
         """Prepare; nothing is fetched yet."""
         self._opened = opened
         self._selection = selection
@@ -119,6 +125,7 @@ class Loading:
         doing = f"loading {opened.reference}"
         stays = isinstance(options.destination, Device)
         self._transfer = Transfer(doing, self._chain, options.verification, picker=self._picker, stays=stays)
+        self._transfer.most_ahead_bytes = most_ahead_bytes
 
     def start(self) -> None:
         """Map what can be mapped, and begin to receive the rest in threads.

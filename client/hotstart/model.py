@@ -269,9 +269,15 @@ class Model:
         self._report = loaded.report
         return loaded
 
-    def begin(self, options: LoadOptions) -> Loading:
-        """Begin to load in threads and return at once; the caller finishes or aborts it."""
-        loading = Loading(self._opened, self.selection(), options)
+    def begin(self, options: LoadOptions, *, most_ahead_bytes: int | None = None) -> Loading:
+        """Begin to load in threads and return at once; the caller finishes or aborts it.
+
+        Args:
+            options: what to load, and how.
+            most_ahead_bytes: of tensors in host memory that the caller has not taken yet, from where on
+                nothing more is asked for; None for any number.
+        """
+        loading = Loading(self._opened, self.selection(), options, most_ahead_bytes)
         try:
             loading.start()
         except BaseException:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedModule", "load_module"]
 
+# Of tensors that are whole and not in the module yet: without a bound, a fast source would bring a second
+# copy of the model into memory while the first tensors are copied.
+_AHEAD_BYTES = 16 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModule:
@@ -113,7 +117,7 @@ def load_module(
         listed = (missing, unexpected) if strict else ((), ())
         raise ModuleMismatch(model.reference, type(module).__name__, *listed, tuple(misfits))
     takes_all = len(chosen) == len(infos) or everything.verification is Verification.FULL
-    loading = model.begin(everything if takes_all else options(list(chosen)))
+    loading = model.begin(everything if takes_all else options(list(chosen)), most_ahead_bytes=_AHEAD_BYTES)
     try:
         for ready in loading:
             if ready.info.name in chosen and chosen[ready.info.name].put(loading.tensor(ready)):

@@ -138,6 +138,8 @@ class Transfer:
         clock: of this transfer.
         retries: why something was asked for again, in order.
         on_end: called once when it ends, however it ends; must not block.
+        most_ahead_bytes: of tensors that nobody has taken yet, from where on no request is begun; None for
+            any number. For whoever needs each tensor only once.
         forms: what was asked for, ``identity``, ``zstd`` or ``planes``, in order.
     """
 
@@ -165,12 +167,15 @@ class Transfer:
         self.clock = Clock()
         self.retries: list[str] = []
         self.on_end: Callable[[], object] = _nothing
+        self.most_ahead_bytes: int | None = None
         self.forms: dict[str, None] = {}
         self._stays = stays
         self._picker = picker
         self._pid = os.getpid()
         self._cpus = usable_cpus()
         self._condition = threading.Condition()
+        # Guards what is ahead alone. Innermost, since tensors are delivered under a target's lock.
+        self._ahead_lock = threading.Lock()
         # All below are guarded by the condition.
         self._requests: deque[Request] = deque()
         self._active: set[Request] = set()
@@ -187,12 +192,16 @@ class Transfer:
         self._hedger: threading.Thread | None = None
         self._sessions: set[Session] = set()
         self._is_over = False
+        self._ahead_bytes = 0
         self._events: SimpleQueue[Event] = SimpleQueue()
 
     def deliver(self, tensor: TensorReady) -> None:
         """Hand a tensor to whoever iterates over this transfer; never blocks."""
         if self.clock.first_tensor is None:
             self.clock.first_tensor = time.perf_counter()
+        if self.most_ahead_bytes is not None:
+            with self._ahead_lock:
+                self._ahead_bytes += len(tensor.data)
         self._events.put(tensor)
 
     def start(self, targets: Sequence[Target]) -> None:
@@ -231,6 +240,13 @@ class Transfer:
         while (event := self._next_event()) is not None:
             if isinstance(event, TensorReady):
                 yield event
+                if self.most_ahead_bytes is not None:
+                    self._taken(len(event.data))
+
+    def _taken(self, count: int) -> None:
+        with self._ahead_lock:
+            self._ahead_bytes -= count
+        self.wake()
 
     def _next_event(self) -> TensorReady | Target | None:
         if os.getpid() != self._pid:
@@ -317,6 +333,8 @@ class Transfer:
 
     def _has_work(self) -> bool:
         if not self._requests:
+            return False
+        if self.most_ahead_bytes is not None and self._ahead_bytes > self.most_ahead_bytes:
             return False
         if not self._requests[0].target.is_buffered:
             return True

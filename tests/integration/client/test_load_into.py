@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 
 import hotstart
 from hotstart.devices.host import HostDevice
+from hotstart.loading import LoadOptions
 from hotstart.sources.base import SourceKind
 from hotstart.wire.references import Reference
 from hotstart_proxy.origins.directory import DirectoryOrigin
 from hotstart_proxy.publishing.publisher import publish
 from tests.integration.client.conftest import warm
 from tests.integration.client.faulty import FaultySource, Version, open_with
+from tests.integration.client.test_devices import rebuilt
 from tests.support.processes import Processes
 
 torch = pytest.importorskip("torch")
@@ -282,3 +285,21 @@ def test_an_open_model_loads_into_several_modules(modules: Path) -> None:
     for model in (meta(), trained(3), meta()):
         assert opened.load_into(model).version == "1"
         assert_loaded(model)
+
+
+def test_a_source_does_not_run_ahead_of_the_module(modules: Path) -> None:
+    """While tensors that are whole wait to be copied, no more than a few requests are begun."""
+    tensors = {f"t{number:02}": torch.zeros(MEBIBYTE) for number in range(20)}
+    version = rebuilt(
+        Version.read(modules, "org/module", "1"), safetensors_torch.save(tensors), header_length=None
+    )
+    source = FaultySource(version, kind=SourceKind.UNIX)
+    taken = 0
+    for ready in open_with(version, source).begin(LoadOptions(framework="torch"), most_ahead_bytes=0):
+        if not taken:
+            # Long enough for all of it to come, were nothing in the way.
+            time.sleep(0.5)
+        # What is being taken, and four requests of 8 MiB.
+        assert source.total <= taken + (4 + 4 * 8) * MEBIBYTE + len(ready.data)
+        taken += len(ready.data)
+    assert taken == 80 * MEBIBYTE
