@@ -207,11 +207,12 @@ class Fill:
         if isinstance(error, ObjectChanged | StoreError):
             self._end(error)
             return
+        needing = {token for token in readers if self._needs_any(token, run)}
         if isinstance(error, OriginError):
             self._tools.origin_failed(self.blob.model, error)
-        else:
-            readers = {token for token in readers if self._needs_any(token, run)}
-        self._fail_readers(readers, error)
+            # Where nobody waits for the run, it was fetched ahead: then it is merely not asked for any more.
+            needing = readers if needing else needing
+        self._fail_readers(needing, error)
 
     def _needs_any(self, token: int, run: range) -> bool:
         return any(self._state.needs(token, piece) and not self._state.is_done(piece) for piece in run)

@@ -149,7 +149,9 @@ class BodyWriter:
         try:
             await self._within_idle_time(self._writer.drain())
         finally:
-            transport.set_write_buffer_limits()
+            # Of a transport that has been closed meanwhile they cannot be set.
+            if not transport.is_closing():
+                transport.set_write_buffer_limits()
 
     def _held_back(self) -> int:
         transport = self._connection.transport

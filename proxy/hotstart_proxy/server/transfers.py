@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 
 from hotstart.wire.errors import HotstartError
 from hotstart_proxy.stores.base import FileSlice
@@ -125,7 +126,8 @@ class FileTransfer:
             if count == left:
                 over.set_result(None)
                 return
-        if count < asked and self._turn is not None:
+        # A full portion may have filled the socket as well, and then nobody calls back to find that out.
+        if self._turn is not None and (count < asked or not _is_writable(self._socket)):
             self._turn.rest()
 
     def _pause(self, seconds: float) -> None:
@@ -152,3 +154,9 @@ class FileTransfer:
             self._over.set_exception(ReaderStalled(self._idle_seconds))
         else:
             self._idle = self._loop.call_at(due, self._look)
+
+
+def _is_writable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))

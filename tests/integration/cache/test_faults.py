@@ -61,6 +61,24 @@ async def test_a_commit_that_fails(bench: Bench) -> None:
         assert await read(cache, FILE) == (MODEL_BYTES, BodySource.FILL)
 
 
+async def test_an_error_in_what_is_fetched_ahead(bench: Bench) -> None:
+    """Readers whose own bytes arrive do not fail with what nobody has asked for yet."""
+    data = some_bytes(24 * PIECE_BYTES, seed=2)
+    await bench.tree.publish("7", {"model.safetensors": data})
+    asked = 8 * PIECE_BYTES
+    let_go = bench.origin.hold(KEY, ByteRange(0, asked))
+    bench.origin.cuts = [(KEY, asked + piece * PIECE_BYTES) for piece in range(16)]
+    async with bench.cache() as cache:
+        ranges = [ByteRange(start, start + 2 * PIECE_BYTES) for start in range(0, asked, 2 * PIECE_BYTES)]
+        reading = [asyncio.create_task(read(cache, FILE, wanted)) for wanted in ranges]
+        await eventually(lambda: len(bench.origin.cuts) < 16)
+        let_go.set()
+        for wanted, (found, source) in zip(ranges, await asyncio.gather(*reading), strict=True):
+            assert (found == data[wanted.start : wanted.stop], source) == (True, BodySource.FILL)
+        bench.origin.cuts.clear()
+        assert await read(cache, FILE) == (data, BodySource.FILL)
+
+
 @pytest.fixture
 def file_size_limit() -> Iterator[None]:
     """Put back how large files may be."""

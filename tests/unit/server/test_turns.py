@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 
 from hotstart_proxy.core.tiers import Tier
+from hotstart_proxy.server.transfers import MAX_SENDFILE_BYTES, FileTransfer
 from hotstart_proxy.server.turns import Turns
+from hotstart_proxy.stores.base import FileSlice
+from tests.support.deadlines import DEADLINE_SECONDS
 
 
 async def test_standard_has_no_turns() -> None:
@@ -44,3 +49,24 @@ async def test_a_cancelled_batch_transfer_leaves_nothing() -> None:
     await asyncio.wait({waiting})
     premium.rest()
     await other.take()
+
+
+async def test_a_reader_that_stops_reading_lets_batch_send(tmp_path: Path) -> None:
+    """A premium transfer whose socket is full rests, also where the portion that filled it was whole."""
+    file = tmp_path / "blob"
+    file.write_bytes(bytes(16 * MAX_SENDFILE_BYTES))
+    ours, theirs = socket.socketpair()
+    turns = Turns()
+    batch = turns.of(Tier.BATCH)
+    assert batch is not None
+    with ours, theirs, file.open("rb") as opened:
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_SENDFILE_BYTES)
+        part = FileSlice(opened.fileno(), 0, 16 * MAX_SENDFILE_BYTES)
+        transfer = FileTransfer(part, turns.of(Tier.PREMIUM), idle_seconds=DEADLINE_SECONDS)
+        sending = asyncio.create_task(transfer.run(ours.fileno()))
+        while not transfer.sent:  # noqa: ASYNC110 - a transfer has no event for it
+            await asyncio.sleep(0)
+        await batch.take()
+        sending.cancel()
+        await asyncio.wait({sending})
