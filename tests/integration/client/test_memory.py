@@ -36,7 +36,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "zstd", "planes"])
 def test_a_large_tensor_takes_its_own_size_and_little_more(
     processes: Processes, wide: str, tmp_path: Path, compression: str
 ) -> None:
