@@ -28,7 +28,7 @@ _DISTRIBUTION = "hotstart"
 _OURS = ("hotstart", "hotstart_proxy")
 _REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+).*\bextra\s*==\s*['"]([^'"]+)['"]""")
 # Extras that install others: naming them would install more than is missing.
-_BUNDLES = frozenset({"dev"})
+_BUNDLES = frozenset({"bench", "dev"})
 _EXIT_ERROR = 1
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 128 + 2
