@@ -22,8 +22,12 @@ from aiohttp import web
 from hotstart.wire.errors import HotstartError
 from hotstart_proxy.cache.answers import Body, BodySource
 from hotstart_proxy.origins.base import OriginUnreachable
+from hotstart_proxy.server import exchanges
 from hotstart_proxy.server.connections import Connection, ConnectionServer
+from hotstart_proxy.server.exchanges import Exchange
 from hotstart_proxy.server.sendfile import BodyWriter, FileTooShort, ReaderStalled
+from hotstart_proxy.server.transfers import FileTransfer
+from hotstart_proxy.server.turns import Turn, Turns
 from hotstart_proxy.stores.base import FileSlice
 from tests.integration.server.conftest import BIG_BYTES, Published
 from tests.integration.server.wire import Ended, ask, connected
@@ -257,8 +261,12 @@ def test_slices_and_chunks_keep_their_order(loop_factory: LoopFactory, sockets: 
     file = sockets / "data"
     file.write_bytes(data)
     descriptor = os.open(file, os.O_RDONLY)
-    # Small enough that the transport holds a chunk back without making its writer wait.
-    cuts = [*range(0, len(data), 10_007), len(data)]
+    # Chunks so small that the transport holds them back without making their writer wait, between slices
+    # that are sent from the file and such as are copied.
+    sizes = itertools.cycle([10_007, 100_003, 10_007, 20_011])
+    cuts = [0]
+    while cuts[-1] < len(data):
+        cuts.append(min(cuts[-1] + next(sizes), len(data)))
 
     def make() -> MadeBody:
         parts: list[FileSlice | bytes | Exception] = []
@@ -362,3 +370,162 @@ def test_cutting_stops_a_transfer_that_runs(loop_factory: LoopFactory, sockets: 
             assert len(wire.until_end()) < size - 1000
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def zeros(folder: Path, size: int) -> Iterator[FileSlice]:
+    """All of a file of that many zeros, which takes no space."""
+    file = folder / "zeros"
+    with file.open("wb") as made:
+        made.truncate(size)
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        yield FileSlice(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("listener", ["tcp", "unix"])
+def test_half_closing_in_the_middle_of_a_slice(
+    loop_factory: LoopFactory, sockets: Path, listener: str
+) -> None:
+    """A reader that ends its own side while its bytes are on the way gets all of them."""
+    size = 8 * 1024 * 1024
+    with zeros(sockets, size) as whole:
+        sender = Sender(lambda: MadeBody([whole], size))
+        with running(sender, sockets, loop_factory) as server:
+            place = server.port if listener == "tcp" else server.unix
+            with connected(place, SMALL_BUFFER) as wire:
+                wire.request("GET", "/")
+                wire.head()
+                wait_until("the socket to be full", sender.stands_still)
+                wire.sock.shutdown(socket.SHUT_WR)
+                assert len(wire.exactly(size)) == size
+    assert not sender.errors
+
+
+def test_probes_are_answered_while_sixteen_large_transfers_run(
+    loop_factory: LoopFactory, sockets: Path
+) -> None:
+    """However many readers take what they can, a short request has its answer before any of them is done."""
+    size = 1 << 40
+
+    with zeros(sockets, size) as whole:
+        sender = Sender(lambda: MadeBody([whole], size))
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            if request.path == "/big":
+                return await sender(request)
+            connection = request.protocol
+            assert isinstance(connection, Connection)
+            connection.answered += 1
+            return web.Response(text="alive")
+
+        reading = threading.Barrier(17)
+
+        def read(place: int | Path, done: threading.Event) -> int:
+            with connected(place) as wire:
+                wire.request("GET", "/big")
+                wire.head()
+                buffer, count = bytearray(1 << 20), 0
+                reading.wait(DEADLINE_SECONDS)
+                while not done.is_set() and (got := wire.sock.recv_into(buffer)):
+                    count += got
+            return count
+
+        with running(handle, sockets, loop_factory) as server, ThreadPoolExecutor(16) as readers:
+            done = threading.Event()
+            places = [server.port, server.unix] * 8
+            counts = [readers.submit(read, place, done) for place in places]
+            try:
+                reading.wait(DEADLINE_SECONDS)
+                for _ in range(5):
+                    assert ask(server.port, "/").body == b"alive"
+                assert not any(future.done() for future in counts)
+            finally:
+                done.set()
+            assert all(0 < future.result(DEADLINE_SECONDS) < size for future in counts)
+            wait_until("the transfers to end", lambda: len(sender.errors) == len(places))
+
+
+class DeniedTurn(Turn):
+    """Denies every other portion for a moment, and counts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def claim(self) -> float:
+        self.asked += 1
+        return 0.001 if self.asked % 2 else 0.0
+
+    def rest(self) -> None:
+        """Nobody waits for it."""
+
+
+async def test_a_slice_waits_for_its_turn(sockets: Path) -> None:
+    """A transfer that may not send now asks again a little later, and loses nothing."""
+    size = 6 * 1024 * 1024
+    ours, theirs = socket.socketpair()
+    with zeros(sockets, size) as whole, ours, theirs:
+        ours.setblocking(False)
+        turn = DeniedTurn()
+        reader = asyncio.create_task(asyncio.to_thread(_read_all, theirs, size))
+        await FileTransfer(whole, turn, DEADLINE_SECONDS).run(ours.fileno())
+        assert await reader == size
+    assert turn.asked > 2 * size // (1024 * 1024)
+
+
+def _read_all(sock: socket.socket, size: int) -> int:
+    count, buffer = 0, bytearray(1 << 16)
+    while count < size:
+        count += sock.recv_into(buffer)
+    return count
+
+
+async def test_a_cancelled_slice_sends_nothing_more(sockets: Path) -> None:
+    """A transfer that is cancelled leaves neither a watch on its socket nor bytes that come later."""
+    size = 64 * 1024 * 1024
+    ours, theirs = socket.socketpair()
+    with zeros(sockets, size) as whole, ours, theirs:
+        ours.setblocking(False)
+        transfer = FileTransfer(whole, None, DEADLINE_SECONDS)
+        task = asyncio.create_task(transfer.run(ours.fileno()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        sent = transfer.sent
+        assert 0 < sent < size
+        assert await asyncio.to_thread(_read_all, theirs, sent) == sent
+        await asyncio.sleep(0.01)
+        assert transfer.sent == sent
+        assert not asyncio.get_running_loop().remove_writer(ours.fileno())
+
+
+def test_the_head_does_not_wait_for_slow_bytes(
+    loop_factory: LoopFactory, sockets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first bytes of a hit are long in coming, the headers go out before them."""
+    monkeypatch.setattr(exchanges, "FIRST_PART_SECONDS", 0.01)
+    head_came = threading.Event()
+
+    class SlowBody(MadeBody):
+        @property
+        def queue_seconds(self) -> float | None:
+            return None
+
+        async def parts(self) -> AsyncIterator[FileSlice | bytes]:
+            await asyncio.to_thread(head_came.wait, DEADLINE_SECONDS)
+            yield b"late"
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        exchange = Exchange(request, Turns())
+        try:
+            return await exchange.send(200, {"Content-Length": "4"}, SlowBody([], 4))
+        finally:
+            exchange.connection.answered += 1
+
+    with running(handle, sockets, loop_factory) as server, connected(server.port) as wire:
+        wire.request("GET", "/")
+        assert wire.head()[0] == 200
+        head_came.set()
+        assert wire.exactly(4) == b"late"
