@@ -435,7 +435,7 @@ def test_probes_are_answered_while_sixteen_large_transfers_run(
 
         with running(handle, sockets, loop_factory) as server, ThreadPoolExecutor(16) as readers:
             done = threading.Event()
-            places = [server.port, server.unix] * 8
+            places: list[int | Path] = [server.port, server.unix] * 8
             counts = [readers.submit(read, place, done) for place in places]
             try:
                 reading.wait(DEADLINE_SECONDS)
