@@ -52,8 +52,8 @@ class Chunks:
     def __init__(self, link: RedisLink) -> None:
         self._link = link
         # By use, the last one standing last.
-        self._shared: OrderedDict[_Key, bytes] = OrderedDict()
-        self._coming: dict[_Key, asyncio.Task[bytes]] = {}
+        self._shared: OrderedDict[_Key, bytes | bytearray] = OrderedDict()
+        self._coming: dict[_Key, asyncio.Task[bytes | bytearray]] = {}
         self._readers = 0
 
     async def write(self, content_id: str, piece: int, data: bytes, crc32: int) -> None:
@@ -62,7 +62,7 @@ class Chunks:
         await self._link.command(doing, "SET", chunk_key(content_id, piece), data, bulk=True)
         self._share((content_id, piece, crc32), data)
 
-    async def fetch(self, content_id: str, piece: int, length: int, crc32: int) -> bytes:
+    async def fetch(self, content_id: str, piece: int, length: int, crc32: int) -> bytes | bytearray:
         """Return a chunk as Redis has it, verified.
 
         Raises:
@@ -71,13 +71,13 @@ class Chunks:
         """
         doing = f"reading piece {piece} of blob {content_id}"
         key = chunk_key(content_id, piece)
-        data: bytes | None = await self._link.command(doing, "GET", key, bulk=True)
+        data = await self._link.value(doing, key, length)
         if data is None or len(data) != length or await asyncio.to_thread(zlib.crc32, data) != crc32:
             raise ChunkMissing(piece, crc32)
         self._share((content_id, piece, crc32), data)
         return data
 
-    def _share(self, key: _Key, data: bytes) -> None:
+    def _share(self, key: _Key, data: bytes | bytearray) -> None:
         self._shared[key] = data
         self._shared.move_to_end(key)
         while len(self._shared) > _MOST_SHARED:
@@ -120,9 +120,9 @@ class Chunks:
         if crc32 is None:
             raise ChunkMissing(piece, 0)
         chunk = await self._chunk(content_id, size, piece, crc32)
-        return chunk if stop - start == len(chunk) else chunk[start:stop]
+        return bytes(memoryview(chunk)[start:stop])
 
-    async def _chunk(self, content_id: str, size: int, piece: int, crc32: int) -> bytes:
+    async def _chunk(self, content_id: str, size: int, piece: int, crc32: int) -> bytes | bytearray:
         key = (content_id, piece, crc32)
         shared = self._shared.get(key)
         if shared is not None:
@@ -139,7 +139,7 @@ class Chunks:
             if value is not None and (content_id, piece, value) not in self._shared:
                 self._begin((content_id, piece, value), size)
 
-    def _begin(self, key: _Key, size: int) -> asyncio.Task[bytes]:
+    def _begin(self, key: _Key, size: int) -> asyncio.Task[bytes | bytearray]:
         task = self._coming.get(key)
         if task is None:
             content_id, piece, crc32 = key
@@ -149,7 +149,7 @@ class Chunks:
             task.add_done_callback(lambda done: self._came(key, done))
         return task
 
-    def _came(self, key: _Key, task: asyncio.Task[bytes]) -> None:
+    def _came(self, key: _Key, task: asyncio.Task[bytes | bytearray]) -> None:
         del self._coming[key]
         if not task.cancelled():
             # Nobody may have waited for it.

@@ -31,13 +31,14 @@ from .base import NoSpaceNow, StoreError
 from .redis_keys import PREFIX
 from .redis_scripts import Script
 from .redis_urls import RedisPlace
+from .redis_values import Node, RedisValues, Unread
 
 __all__ = ["RedisLink", "new_client"]
 
 T = TypeVar("T")
 _log = logging.getLogger("hotstart_proxy.store")
-# A chunk takes 2 ms of Redis's only thread, so that four at a time keep it busy; each needs its 4 MiB twice
-# on our side while it arrives.
+# A chunk takes 2 ms of Redis's only thread, so that four at a time keep it busy; each needs its 4 MiB, and
+# what redis-py sends or reads twice that, on our side meanwhile.
 _BULK_AT_ONCE: Final = 4
 _SMALL_AT_ONCE: Final = 16
 # Commands sent together: few enough that their answers are a moment's work for Redis.
@@ -88,6 +89,7 @@ class RedisLink:
         self._timeout_seconds = timeout_seconds
         self._came = came
         self._client: Any = None
+        self._values = RedisValues(place, self._node_of)
         self._bulk = asyncio.Semaphore(_BULK_AT_ONCE)
         self._small = asyncio.Semaphore(_SMALL_AT_ONCE)
         self._looking: asyncio.Task[None] | None = None
@@ -107,6 +109,7 @@ class RedisLink:
         if looking is not None:
             looking.cancel()
             await asyncio.wait([looking])
+        await self._values.close()
         if self._client is not None:
             await self._client.aclose()
 
@@ -124,6 +127,27 @@ class RedisLink:
             NoSpaceNow: Redis has no room.
         """
         return await self._call(doing, lambda: self._client.execute_command(*arguments, **options), bulk=bulk)
+
+    async def value(self, doing: str, key: str, length: int) -> bytes | bytearray | None:
+        """Return a large value; None if there is none, or none of that length (errors as ``command``)."""
+
+        async def work() -> bytes | bytearray | None:
+            try:
+                return await self._values.get(key, length)
+            except Unread:
+                data: bytes | None = await self._client.execute_command("GET", key)
+                return data
+
+        return await self._call(doing, work, bulk=True)
+
+    def _node_of(self, key: str) -> Node:
+        try:
+            node = self._client.get_node_from_key(key)
+        except RedisClusterException as error:
+            raise Unread(str(error)) from error
+        if node is None:
+            raise Unread("the node is not known yet")
+        return node.host, int(node.port)
 
     async def run(self, doing: str, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Run a script on keys of one slot and return its answer (errors as ``command``)."""

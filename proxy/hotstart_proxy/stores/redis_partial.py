@@ -136,7 +136,7 @@ class RedisPartial(PartialBlob):
                 await self._unmark({piece: crc32})
         return self.done[piece]
 
-    async def _is_announced(self, piece: int, data: bytes) -> bool:
+    async def _is_announced(self, piece: int, data: bytes | bytearray) -> bool:
         if self._pieces is None or not self._pieces.sha256_16:
             return True
         found = (await asyncio.to_thread(hashlib.sha256, data)).digest()[:SHA256_16_BYTES]
