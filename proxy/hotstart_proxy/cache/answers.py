@@ -151,6 +151,13 @@ class Body(ABC):
         """How long the reader has waited for piece buffers, all in all; None where no fill is involved."""
         return None
 
+    def whole(self) -> FileSlice | None:
+        """Give all of it as one slice of a file, where it is that and nothing is waited for.
+
+        Of this and ``parts`` whoever gets something from one does not ask the other.
+        """
+        return None
+
     @abstractmethod
     def parts(self) -> AsyncIterator[FileSlice | bytes]:
         """Yield the bytes in order; call once.

@@ -165,6 +165,13 @@ class HitBody(_StoredBody):
         self._blob = blob
         self._store_kind = store_kind
 
+    def whole(self) -> FileSlice | None:
+        part = self._blob.whole(self._wanted)
+        if part is not None:
+            self._observer.store_read(self._store_kind, part.length)
+            self._observer.answered(self._onward.blob.model, self.source.value, part.length)
+        return part
+
     async def _stored(self) -> AsyncIterator[FileSlice | bytes]:
         async for part in self._blob.parts(self._wanted):
             self._observer.store_read(self._store_kind, _length(part))

@@ -35,7 +35,6 @@ __all__ = ["App", "Handler", "handlers"]
 
 Handler = Callable[[Exchange, Match], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("hotstart_proxy.requests")
-_NO_HOPS = Hops()
 _INTERNAL = Problem(500, "internal", "something went wrong in the proxy; its log says what")
 # Asked every few seconds by machines; a log of them drowns the rest.
 _PROBES = frozenset((RouteName.LIVE, RouteName.READY, RouteName.METRICS))
@@ -168,7 +167,10 @@ class App:
 
     def _note_hops(self, request: web.BaseRequest) -> None:
         via = request.headers.getall("Via", ())
-        hops = Hops.parse(", ".join(via)) if via else _NO_HOPS
+        if not via:
+            # As in the context that every request's task begins with.
+            return
+        hops = Hops.parse(", ".join(via))
         if not hops.admits(self._name):
             raise LoopDetected(hops.names)
         REQUEST_HOPS.set(hops)
@@ -192,6 +194,9 @@ class App:
         if exchange.queue_seconds is not None:
             self._metrics.queue_waited(tier, exchange.queue_seconds)
         request = exchange.request
+        level = logging.DEBUG if exchange.route in _PROBES and exchange.status == 200 else logging.INFO
+        if not _log.isEnabledFor(level):
+            return
         self._log_request(
             request,
             {
@@ -210,7 +215,7 @@ class App:
                 "range": None if exchange.wanted is None else exchange.wanted.header(),
                 "fault": exchange.fault,
             },
-            level=logging.DEBUG if exchange.route in _PROBES and exchange.status == 200 else logging.INFO,
+            level,
         )
 
     def _malformed(self, request: web.BaseRequest, problem: Problem) -> None:

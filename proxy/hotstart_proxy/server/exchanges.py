@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -36,6 +36,23 @@ _CACHE_STATUS = {
     BodySource.FILL: "hotstart; fwd=miss; stored",
     BodySource.PASSED_ON: "hotstart; fwd=miss",
 }
+
+
+class _Timed(AbstractContextManager[None]):
+    """Takes the time between entering and leaving, into a list of others."""
+
+    __slots__ = ("_before", "_name", "_timings")
+
+    def __init__(self, name: str, timings: list[tuple[str, float]]) -> None:
+        self._name = name
+        self._timings = timings
+        self._before = 0.0
+
+    def __enter__(self) -> None:
+        self._before = time.perf_counter()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._timings.append((self._name, time.perf_counter() - self._before))
 
 
 class _BodyResponse(web.StreamResponse):
@@ -110,14 +127,9 @@ class Exchange:
         """Return the time since the request's head arrived."""
         return time.perf_counter() - self._started
 
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
+    def timed(self, name: str) -> AbstractContextManager[None]:
         """Count the time within for Server-Timing."""
-        before = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._timings.append((name, time.perf_counter() - before))
+        return _Timed(name, self._timings)
 
     def respond(self, status: int, headers: dict[str, str], body: bytes = b"") -> web.StreamResponse:
         """Answer with a body that is in memory; to HEAD, only its headers go out."""
@@ -163,13 +175,14 @@ class Exchange:
             self.response = _BodyResponse(status=status, headers=self._complete(headers))
             await self.response.prepare(self.request)
             writer = BodyWriter(self.request, self.turns.of(self.tier))
-            part = await self._first_part(parts, first)
+            whole = body.whole()
+            part = await self._first_part(parts, first) if whole is None else whole
             while part is not None:
                 await writer.write(part)
                 self.sent_bytes = writer.sent
                 if self.first_byte_seconds is None:
                     self.first_byte_seconds = self.seconds()
-                part = await _next(parts)
+                part = await _next(parts) if whole is None else None
             if writer.sent != body.length:
                 raise FileTooShort(writer.sent, body.length - writer.sent)
             await self.response.write_eof()

@@ -80,6 +80,10 @@ class Blob(ABC):
     id: str
     size: int
 
+    def whole(self, wanted: ByteRange) -> FileSlice | None:
+        """Return the wanted bytes as one slice, where they are that; else ``parts`` gives them."""
+        return None
+
     @abstractmethod
     def parts(self, wanted: ByteRange) -> AsyncIterator[FileSlice | bytes]:
         """Yield the wanted bytes in order, as slices where the store has files, else as chunks."""

@@ -44,9 +44,12 @@ class DiskBlob(Blob):
         self._closed = False
         space.hold()
 
+    def whole(self, wanted: ByteRange) -> FileSlice | None:
+        return FileSlice(self._descriptor, wanted.start, len(wanted)) if len(wanted) else None
+
     async def parts(self, wanted: ByteRange) -> AsyncIterator[FileSlice | bytes]:
-        if len(wanted):
-            yield FileSlice(self._descriptor, wanted.start, len(wanted))
+        if (part := self.whole(wanted)) is not None:
+            yield part
 
     async def close(self) -> None:
         if not self._closed:
