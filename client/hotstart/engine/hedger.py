@@ -8,7 +8,7 @@ again, save the part of a frame that lies in its worker's buffer.
 
 from __future__ import annotations
 
-from hotstart.sources.base import Body
+from hotstart.sources.base import Body, Session
 from hotstart.wire.errors import HotstartError
 from hotstart.wire.manifest import Representation
 from hotstart.wire.ranges import ByteRange
@@ -80,12 +80,17 @@ class Hedger(Worker):
         except BaseException:
             body.close()
             raise
-        return _Begun(source.name, representation, wanted, body, head[:count])
+        return _Begun(source.name, self._session, representation, wanted, body, head[:count])
 
     def _fetch(self, request: Request, representation: Representation, wanted: ByteRange) -> Body:
         begun, self._begun = self._begun, None
-        # Another range where the first connection brought a last byte before it was closed.
-        if begun is not None and (begun.representation, begun.wanted) == (representation, wanted):
+        # Another range where the first connection brought a last byte before it was closed; another session
+        # where the source was given up, or a nearer one has it now: these bytes would count as that one's.
+        if (
+            begun is not None
+            and begun.session is self._session
+            and (begun.representation, begun.wanted) == (representation, wanted)
+        ):
             return begun
         if begun is not None:
             begun.close()
@@ -98,6 +103,7 @@ class _Begun(Body):
     def __init__(
         self,
         source_name: str,
+        session: Session,
         representation: Representation,
         wanted: ByteRange,
         body: Body,
@@ -105,6 +111,7 @@ class _Begun(Body):
     ) -> None:
         self.length = body.length
         self.source_name = source_name
+        self.session = session
         self.representation = representation
         self.wanted = wanted
         self._body = body

@@ -2,7 +2,8 @@
 
 One condition guards the schedule. Threads come up as there is work for them, and end when every target is
 done, at the first error, or when the transfer is aborted; then their sessions are closed under their hands,
-so that none of them waits on a socket. They are daemons: an interpreter that ends does not wait for them.
+so that none of them waits on a socket, as the hedger may also when all is done. They are daemons: an
+interpreter that ends does not wait for them.
 """
 
 from __future__ import annotations
@@ -310,13 +311,12 @@ class Transfer:
             self._is_over = True
             self.clock.ended = time.perf_counter()
             self._requests.clear()
-            # A transfer that is done leaves its sessions to their threads; one that is not takes them away.
-            sessions = [] if event is None else list(self._sessions)
+            sessions = list(self._sessions)
             self._condition.notify_all()
-        for session in sessions:
-            session.close()
         self.on_end()
         self._events.put(event)
+        for session in sessions:
+            session.close()
 
     # What workers call.
 
@@ -537,7 +537,7 @@ class Transfer:
             self.retries.append(reason)
 
     def open_session(self, source: Source) -> Session:
-        """Return a new session, closed if the transfer ends badly; add threads if the source wants more."""
+        """Return a new session, closed when the transfer ends; add threads if the source wants more."""
         session = source.session()
         with self._condition:
             self._sessions.add(session)

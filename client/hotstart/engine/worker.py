@@ -58,6 +58,9 @@ class Worker:
             while (request := transfer.next_request()) is not None:
                 self._perform(request)
                 transfer.let_go(request)
+                # Only from here on can nobody take it any more, and close the session of the next request.
+                if request.is_taken:
+                    self._leave()
                 self._mend_all()
         except TransferAborted:
             pass
@@ -94,8 +97,6 @@ class Worker:
                 # Two of these are as bad as four connections lost.
                 tries = (0 if has_progressed else tries) + _ATTEMPTS // 2
                 tries = self._cope(source, _as_source_error(source, request.target, damaged.error), tries)
-        if request.is_taken:
-            self._leave()
 
     def _enter(self, target: Target) -> Source:
         """Return the nearest source, with a session at hand."""
