@@ -15,7 +15,6 @@ import http.client
 import io
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -38,10 +37,6 @@ _STEP_BYTES = 1024 * 1024
 _MAX_DISCARDED_BYTES = 16 * 1024
 # The size of the buffer through which http.client reads heads.
 _READ_AHEAD_BYTES = io.DEFAULT_BUFFER_SIZE
-# How many bytes a receive over TCP waits for, if so many are wanted. A link brings a few packets at a time,
-# and taking note of each receive costs more than receiving it: at 1 Gbit/s this is a sixth of the receives,
-# and a quarter less CPU.
-_LEAST_RECEIVED_BYTES = 256 * 1024
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
@@ -110,8 +105,6 @@ class Connection:
         # Held while the using thread is inside the socket or http.client: whoever closes then leaves the
         # descriptor to it, since a closed number may be another file's the moment after.
         self.busy = threading.Lock()
-        # SO_RCVLOWAT as it is set now.
-        self._least_bytes = 1
 
     def request(
         self,
@@ -164,7 +157,7 @@ class Connection:
                 self.connect_seconds = time.perf_counter() - started
             except TimeoutError as error:
                 raise _ConnectTimeout from error
-            self._socket, self._least_bytes = connection.sock, 1
+            self._socket = connection.sock
             self._socket.settimeout(self._idle_seconds)
         if self._closed:
             # It was closed while this thread was connecting.
@@ -176,46 +169,6 @@ class Connection:
         self._idle_seconds = idle_seconds
         if self._socket is not None:
             self._socket.settimeout(idle_seconds)
-
-    def receive_into(self, view: memoryview) -> int:
-        """Receive what there is, once it is worth it; under ``busy``, for bodies, past http.client's back.
-
-        Over TCP it is worth it from ``_LEAST_RECEIVED_BYTES`` on, or where all that is wanted is there.
-
-        Returns:
-            How many bytes, at least 1; 0 at the end of the connection.
-
-        Raises:
-            OSError: TimeoutError where nothing at all arrived for too long, and what else sockets raise.
-        """
-        sock = self._socket
-        if sock is None:
-            raise ConnectionAbortedError
-        self.wait_for_bytes(len(view))
-        try:
-            return sock.recv_into(view)
-        except TimeoutError:
-            if self._least_bytes == 1:
-                raise
-        # Fewer may have arrived, of a sender that is slow or waits: what is there now, without waiting again.
-        self.wait_for_bytes(1)
-        sock.settimeout(0)
-        try:
-            return sock.recv_into(view)
-        except BlockingIOError as error:
-            raise TimeoutError from error
-        finally:
-            sock.settimeout(self._idle_seconds)
-
-    def wait_for_bytes(self, count: int) -> None:
-        """Have the next receive wait for count bytes, or for as many as it ever waits for."""
-        least = min(count, _LEAST_RECEIVED_BYTES)
-        # Linux alone lets poll wait for them, and TLS has records of its own.
-        if least == self._least_bytes or self.endpoint.scheme != "http" or sys.platform != "linux":
-            return
-        if self._socket is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
-            self._least_bytes = least
 
     def failure(self, doing: str, error: Exception) -> SourceError:
         """Return what an exception of ``http.client`` or the socket means to a caller."""
@@ -331,12 +284,8 @@ class Response(Body):
             # does not see to that: with bytes read ahead, and room beyond its buffer, it waits for more too.
             view = buffer[: self._left if self._drained else min(self._left, _READ_AHEAD_BYTES)]
             with self._connection.busy:
-                receive = self._connection.receive_into if self._drained else self._stream.readinto1
-                count = receive(view)
-                if count == self._left:
-                    # The next answer's head is waited for as it comes.
-                    self._connection.wait_for_bytes(1)
-            self._drained = self._drained or len(view) >= _READ_AHEAD_BYTES or count < len(view)
+                count = self._stream.readinto1(view)
+            self._drained = len(view) >= _READ_AHEAD_BYTES or count < len(view)
         except (OSError, ValueError) as error:
             self._connection.drop()
             raise self._connection.failure(self.doing, error) from error

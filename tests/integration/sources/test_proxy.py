@@ -384,32 +384,3 @@ def test_silence_is_an_error_worth_a_retry(server: ScriptedServer) -> None:
     with pytest.raises(SourceError, match=r"nothing arrived for 0\.2 s"):
         connection.request("GET", "/", {}, doing="reading")
     connection.close()
-
-
-@pytest.mark.parametrize("hang_after", [20_000, 1_000_000, 1_000_001])
-def test_what_a_sender_stops_after_is_still_had(server: ScriptedServer, hang_after: int) -> None:
-    """However few bytes arrive before a silence: all of them are handed out, and then the silence is said."""
-    body = bytes(range(256)) * 16384
-    server.answer = lambda request: Answer(body=body, hang_after=hang_after)
-    connection = Connection(parse_proxy_url(server.url), "proxy", idle_seconds=0.2)
-    response = connection.request("GET", "/", {}, doing="reading")
-    received = bytearray()
-    with pytest.raises(SourceError, match=r"nothing arrived for 0\.2 s") as caught:
-        read_into(received, response, 1024 * 1024)
-    assert caught.value.transient
-    assert received == body[:hang_after]
-    connection.close()
-
-
-def test_long_and_short_bodies_follow_each_other(server: ScriptedServer) -> None:
-    """A connection that waited for many bytes at once waits for no more than there are in the next answer."""
-    bodies = [bytes([number]) * size for number, size in enumerate((3_000_000, 3, 300_000, 0, 1_000_000, 1))]
-    server.answer = lambda request: Answer(body=bodies[len(server.requests) - 1])
-    connection = Connection(parse_proxy_url(server.url), "proxy")
-    for body in bodies:
-        with connection.request("GET", "/", {}, doing="reading") as response:
-            received = bytearray()
-            read_into(received, response, 1024 * 1024)
-            assert received == body
-    assert {request.connection for request in server.requests} == {1}
-    connection.close()
