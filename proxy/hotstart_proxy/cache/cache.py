@@ -622,6 +622,8 @@ class Cache:
         """
         was_pinned = await self._holdings.unpin(model, version)
         await self._holdings.retire(model)
+        # The budget may have been lowered under what was pinned.
+        await self._holdings.shrink()
         return was_pinned
 
     def kept_bytes(self, resolved: Resolved) -> dict[str, int]:

@@ -387,6 +387,16 @@ class Holdings:
             await self._forget_digests()
             return freed
 
+    async def shrink(self) -> int:
+        """Come as near to the budget as can be; return bytes freed.
+
+        Raises:
+            StoreError
+        """
+        async with self._lock:
+            await self._learn()
+            return await self._shrink()
+
     async def _shrink(self) -> int:
         """Come as near to the budget as can be: it may be lower than at the last start."""
         freed = 0

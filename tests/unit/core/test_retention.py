@@ -204,6 +204,7 @@ class RetentionMachine(RuleBasedStateMachine):
         if place < len(self.stock.order):
             self.stock.pins.discard(self.stock.order[place])
             self.retire()
+            self.shrink()
 
     @rule(place=st.integers(0, 9), twins=st.booleans())
     def fill(self, place: int, twins: bool) -> None:
@@ -246,13 +247,17 @@ class RetentionMachine(RuleBasedStateMachine):
     @rule(budget=st.integers(1, 25))
     def restart_with_another_budget(self, budget: int) -> None:
         self.stock.budget = budget
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Come as near to the budget as the pure decision allows."""
         pinned = self.stock.held & self.stock.pinned()
         for blob in eviction_order(self.stock.held, self.kept()):
-            if self.stock.used() <= budget:
+            if self.stock.used() <= self.stock.budget:
                 break
             self.stock.held.discard(blob)
         assert pinned <= self.stock.held
-        assert self.stock.used() <= budget or self.stock.held <= self.stock.pinned()
+        assert self.stock.used() <= self.stock.budget or self.stock.held <= self.stock.pinned()
 
     def kept(self) -> list[KeptVersion]:
         names = kept_versions(self.index, NEWEST, self.stock.pins)
