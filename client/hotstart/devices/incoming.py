@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hotstart.engine.spans import SpanSet
 from hotstart.engine.targets import Target, TwinPlan
+from hotstart.sources.base import Source
 from hotstart.wire.errors import FormatError, IntegrityError
 from hotstart.wire.manifest import File
 from hotstart.wire.pieces import PIECE_BYTES
@@ -112,6 +113,8 @@ class Incoming:
         self._whole = whole
         self._checked = checked and file.pieces is not None
         self._slot_bytes = slot_bytes
+        # A chunk without frames ended within one: it would be asked for from before the next chunk's base.
+        self._has_cut_frame = False
         self._data_start: int | None = None
         self._head = bytearray()
         self._head_good = SpanSet()
@@ -151,6 +154,13 @@ class Incoming:
         """Whether a chunk can be begun now."""
         return bool(self._todo)
 
+    def twin_at(self, source: Source) -> TwinPlan | None:
+        """Return the twin to ask a source for in the next chunk, or None where identity is asked for."""
+        twin = self.twin
+        if twin is None or self._has_cut_frame or not source.has(twin.representation):
+            return None
+        return twin
+
     def next_ranges(self, *, frames: bool) -> tuple[int, list[ByteRange]]:
         """Return the base of the next chunk and what is wanted in it.
 
@@ -172,6 +182,7 @@ class Incoming:
             elif frames:
                 break
             else:
+                self._has_cut_frame = True
                 taken.append(ByteRange(wanted.start, limit))
                 self._todo[0] = ByteRange(limit, wanted.stop)
         ranges = coalesce(taken)

@@ -32,6 +32,10 @@ SMALL_BYTES = 1024 * 1024
 _JOIN_SECONDS = 5.0
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Parts:
     """A tensor that comes in parts: its memory, and how many bytes are still to be copied."""
 
@@ -100,14 +104,20 @@ class Staging:
             self._transfer.fail(failed)
         except BaseException as error:  # noqa: BLE001 - a thread's end: whoever waits gets it
             self._transfer.fail(error)
+        finally:
+            # The transfer is over. We and it know each other, which would keep the ring until garbage is
+            # collected.
+            self._transfer.on_end = _nothing
+            self._ring_tensor = None
+            del self._ring
 
     def _stage(self) -> None:
         import torch
 
         self._device.open()
         unpin = self._device.pin(self._ring.memory)
-        self._ring_tensor = torch.frombuffer(self._ring.memory, dtype=torch.uint8)
         try:
+            self._ring_tensor = torch.frombuffer(self._ring.memory, dtype=torch.uint8)
             for index, incoming in enumerate(self._incoming):
                 self._announce(index, incoming)
             while not all(incoming.is_done for incoming in self._incoming):
@@ -118,8 +128,10 @@ class Staging:
         finally:
             # No memory is unpinned, or used for anything else, while it is copied from, also where copies
             # of a chunk were issued before one failed.
-            self._device.record().wait()
-            unpin()
+            try:
+                self._device.record().wait()
+            finally:
+                unpin()
         self._transfer.complete()
 
     def _take_in_next(self) -> bool:
@@ -146,9 +158,7 @@ class Staging:
                 if slot is None:
                     return
                 source = self._transfer.chain.current(incoming.file.identity())
-                twin = incoming.twin
-                if twin is not None and not source.has(twin.representation):
-                    twin = None
+                twin = incoming.twin_at(source)
                 base, ranges = incoming.next_ranges(frames=twin is not None)
                 chunk = Chunk(incoming, slot, base, ranges)
                 self._transfer.start([ChunkTarget(chunk, twin, self._arrived)])

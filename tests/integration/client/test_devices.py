@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import struct
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 import hotstart
 from hotstart.commands.pack import pack_file
-from hotstart.devices.base import Device
+from hotstart.devices.base import Device, Event
 from hotstart.devices.host import HostDevice
 from hotstart.devices.staging import SMALL_BYTES
 from hotstart.model import Model
@@ -26,7 +28,7 @@ from hotstart.wire.twin_forms import PLANES_SUFFIX
 from tests.integration.client.conftest import Published, warm
 from tests.integration.client.faulty import FaultySource, Version, open_with
 from tests.integration.client.test_integrity import Flip
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.processes import Proxy
 
 torch = pytest.importorskip("torch")
@@ -382,6 +384,45 @@ def test_a_device_that_fails_is_one_error(published: Published) -> None:
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
     assert isinstance(device, HostDevice)
     wait_until("nothing is pinned", lambda: device.pinned_bytes == 0)
+
+
+class Lost(HostDevice):
+    """Has nothing more to say once a copy was issued."""
+
+    def record(self) -> Event:
+        if self.copies:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return super().record()
+
+
+def test_a_device_that_is_lost_is_one_error(published: Published) -> None:
+    """Where not even the end of the copies can be waited for, the ring is unpinned all the same."""
+    device = Lost(**SMALLEST)
+    with pytest.raises(hotstart.DeviceFailed, match="unspecified launch failure"):
+        hotstart.load("org/bert@1", "torch", device, origin=published.origin)
+    wait_until("nothing is pinned", lambda: device.pinned_bytes == 0)
+
+
+class Watched(HostDevice):
+    """Knows whether the memory that it pinned is still there."""
+
+    def pin(self, memory: memoryview) -> Callable[[], None]:
+        self.ring = weakref.ref(memory.obj)
+        return super().pin(memory)
+
+
+def test_the_ring_goes_with_its_load(bert: Version) -> None:
+    """The ring's memory is given back when its load is done, without waiting for the garbage collector."""
+    device = Watched(**SMALLEST)
+    model = open_with(bert, FaultySource(bert))
+    gc.collect()
+    gc.disable()
+    try:
+        tensors = model.load("torch", device)
+        wait_until("the ring to go", lambda: device.ring() is None, DEADLINE_SECONDS / 6)
+    finally:
+        gc.enable()
+    assert tensors
 
 
 def test_all_sources_lost(bert: Version) -> None:
