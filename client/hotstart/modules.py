@@ -15,11 +15,14 @@ from hotstart.errors import ModuleMismatch
 from hotstart.frameworks.torch import TorchFramework
 from hotstart.loading import LoadOptions, parse_mapped_header
 from hotstart.report import Report
+from hotstart.sources.base import SourceError
+from hotstart.wire.errors import FormatError
 from hotstart.wire.manifest import File
 from hotstart.wire.safetensors import Header, TensorInfo
 
 if TYPE_CHECKING:
     from hotstart.model import Model
+    from hotstart.sources.chain import Chain
 
 __all__ = ["LoadedModule", "load_module"]
 
@@ -193,12 +196,11 @@ def _read_infos(model: Model) -> dict[str, TensorInfo]:
     selection = model.selection()
     transfer = Transfer(f"reading the headers of {model.reference}", model.sources, Verification.AUTO)
     for file in selection.files:
-        found = model.sources.map(file.identity())
-        if found is None:
+        header = _mapped_header(model.sources, file)
+        if header is None:
             targets.append(_header_target(model, file, transfer))
         else:
-            headers[file.path] = parse_mapped_header(found[1].view)
-            found[1].close()
+            headers[file.path] = header
     transfer.start(targets)
     transfer.wait()
     headers.update({target.file.path: target.header for target in targets})
@@ -206,6 +208,22 @@ def _read_infos(model: Model) -> dict[str, TensorInfo]:
         selection.check_shard(file.path, headers[file.path].tensors)
         infos.update(headers[file.path].tensors)
     return infos
+
+
+def _mapped_header(sources: Chain, file: File) -> Header | None:
+    """Return the header of a file that can be mapped; a source that has another file there is given up."""
+    found = sources.map(file.identity())
+    if found is None:
+        return None
+    source, mapped = found
+    try:
+        return parse_mapped_header(mapped.view)
+    except FormatError as error:
+        damage = SourceError(source.name, f"reading {file.path}", str(error), transient=False)
+        sources.give_up(source, damage)
+        return None
+    finally:
+        mapped.close()
 
 
 def _header_target(model: Model, file: File, transfer: Transfer) -> WeightsTarget:

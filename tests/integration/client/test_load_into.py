@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 import pytest
@@ -260,6 +261,26 @@ def test_a_module_from_the_shared_volume(processes: Processes, modules: Path, tm
         assert_loaded(model)
         assert loaded.report.representations == ("mapped",)
         assert opened.report is loaded.report
+
+
+def test_a_damaged_header_on_the_shared_volume(processes: Processes, modules: Path, tmp_path: Path) -> None:
+    """A mapped file whose header is none is left for the next source, as by load, and the report says so."""
+    proxy = processes.serve(origin(modules), tmp_path / "store")
+    opened = hotstart.open("org/module@1", proxy=proxy.unix_url)
+    warm(proxy, opened)
+    (file,) = opened.selection().files
+    volume = tmp_path / "volume"
+    copytree(proxy.store, volume, ignore=ignore_patterns("*.sock"))
+    blob = volume / "blobs" / file.id[:2] / file.id
+    blob.chmod(0o600)
+    with blob.open("r+b") as damaged:
+        damaged.write(b"\xff" * 8)
+    model = meta()
+    loaded = hotstart.load_into(model, "org/module@1", proxy=proxy.unix_url, shared_dir=str(volume))
+    assert_loaded(model)
+    assert "mapped" not in loaded.report.representations
+    (failover,) = loaded.report.failovers
+    assert "Safetensors header" in failover
 
 
 @pytest.mark.parametrize("device", ["cpu", "host"])
