@@ -8,6 +8,7 @@ from hotstart.wire.errors import IntegrityError
 from hotstart.wire.pieces import PIECE_BYTES
 from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.cache.answers import BodySource
+from hotstart_proxy.cache.cache import Cache
 from hotstart_proxy.cache.settings import CacheSettings
 from hotstart_proxy.origins.base import OriginUnreachable
 from tests.conformance.caches.bench import Bench
@@ -30,15 +31,23 @@ async def publish(bench: Bench) -> None:
     await bench.tree.publish("1", {"model.safetensors": MODEL_BYTES, "empty": b""})
 
 
+def sharing(cache: Cache) -> int:
+    """Return how many readers take part in reads that others may join."""
+    return sum(len(shared.readers) for shared in cache._passthrough._all)
+
+
 class PassThroughSuite:
     """See ``suite.CacheSuite``."""
 
     async def test_readers_at_once_share_one_read(self, bench: Bench) -> None:
         """Readers of the same bytes that come together cost the origin one copy, and nothing is kept."""
         await publish(bench)
+        hold = bench.origin.hold(KEY, ByteRange(0, 1))
         async with bench.cache(SETTINGS) as cache:
-            answers = await asyncio.gather(*(read(cache, FILE) for _ in range(8)))
-            assert answers == [(MODEL_BYTES, BodySource.PASSED_ON)] * 8
+            reading = [asyncio.create_task(read(cache, FILE)) for _ in range(8)]
+            await eventually(lambda: sharing(cache) == 8)
+            hold.set()
+            assert await asyncio.gather(*reading) == [(MODEL_BYTES, BodySource.PASSED_ON)] * 8
             assert bench.origin.given[KEY] == len(MODEL_BYTES)
             assert cache.usage().used_bytes == 0
 
@@ -60,8 +69,7 @@ class PassThroughSuite:
             first = asyncio.create_task(read(cache, FILE))
             await eventually(lambda: bench.origin.given[KEY] == PIECE_BYTES // 2)
             second = asyncio.create_task(read(cache, FILE))
-            await eventually(lambda: cache.load().bodies == 2)
-            await asyncio.sleep(0)
+            await eventually(lambda: sharing(cache) == 2)
             hold.set()
             assert (await first)[0] == (await second)[0] == MODEL_BYTES
         assert bench.origin.gets[KEY] == 1
@@ -81,12 +89,15 @@ class PassThroughSuite:
     async def test_a_slow_reader_stalls_nobody(self, bench: Bench) -> None:
         """A reader that stops is let go of; the others finish, and it goes on by itself at its byte."""
         await publish(bench)
+        hold = bench.origin.hold(KEY, ByteRange(PIECE_BYTES // 2, len(MODEL_BYTES)))
         async with bench.cache(SETTINGS) as cache:
             slow = await open_body(cache, FILE)
             parts = slow.parts()
             data = part_bytes(await anext(parts))
-            quick = await asyncio.gather(*(read(cache, FILE) for _ in range(3)))
-            assert [answer[0] for answer in quick] == [MODEL_BYTES] * 3
+            quick = [asyncio.create_task(read(cache, FILE)) for _ in range(3)]
+            await eventually(lambda: sharing(cache) == 4)
+            hold.set()
+            assert [answer[0] for answer in await asyncio.gather(*quick)] == [MODEL_BYTES] * 3
             async for part in parts:
                 data += part_bytes(part)
             await slow.close()
