@@ -414,7 +414,9 @@ async def test_twin_is_what_zstd_reads(origin: Origin, model_folder: Path, tmp_p
     assert unpacked.read_bytes() == (model_folder / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("asked", [{".zst"}, {".zsp"}, {".zst", ".zsp"}], ids=str)
+@pytest.mark.parametrize(
+    "asked", [{".zst"}, {".zsp"}, {".zst", ".zsp"}], ids=lambda asked: "".join(sorted(asked))
+)
 async def test_twins_that_are_asked_for(origin: Origin, tmp_path: Path, asked: set[str]) -> None:
     """Those are made, and no others; byte planes are the file regrouped, as unpack finds."""
     folder = make_model(tmp_path / "model", mebibytes=1)
