@@ -105,11 +105,18 @@ class Staging:
         except BaseException as error:  # noqa: BLE001 - a thread's end: whoever waits gets it
             self._transfer.fail(error)
         finally:
-            # The transfer is over. We and it know each other, which would keep the ring until garbage is
-            # collected.
-            self._transfer.on_end = _nothing
-            self._ring_tensor = None
-            del self._ring
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let go of the ring when the transfer is over.
+
+        We and the transfer know each other: until garbage is collected, nothing else would.
+        """
+        self._transfer.on_end = _nothing
+        self._incoming = ()
+        self._whole = SimpleQueue()
+        self._ring_tensor = None
+        del self._ring
 
     def _stage(self) -> None:
         import torch

@@ -126,7 +126,7 @@ class Clock:
         self.ended: float | None = None
 
 
-# A tensor; a target that is done, where the transfer stays; what ended it, None where all went well.
+# A tensor; the target that is waited for, done; what ended it, None where all went well.
 Event: TypeAlias = TensorReady | Target | BaseException | None
 
 
@@ -170,7 +170,6 @@ class Transfer:
         self.on_end: Callable[[], object] = _nothing
         self.most_ahead_bytes: int | None = None
         self.forms: dict[str, None] = {}
-        self._stays = stays
         self._picker = picker
         self._pid = os.getpid()
         self._cpus = usable_cpus()
@@ -193,6 +192,8 @@ class Transfer:
         self._hedger: threading.Thread | None = None
         self._sessions: set[Session] = set()
         self._is_over = False
+        # The target whose end is an event: nobody would take those of others, which would keep their memory.
+        self._awaited: Target | None = None
         self._ahead_bytes = 0
         self._events: SimpleQueue[Event] = SimpleQueue()
 
@@ -215,6 +216,9 @@ class Transfer:
         if targets:
             source = self.chain.current(targets[0].identity)
         with self._condition:
+            if self._is_over:
+                # Nobody would take away what is asked for now, nor let go of the targets.
+                return
             self._open_targets += len(targets)
             self._buffers |= any(target.is_buffered for target in targets)
             for target in targets:
@@ -268,6 +272,7 @@ class Transfer:
             HotstartError: what ended the transfer, for good.
         """
         ready: list[TensorReady] = []
+        self._awaited = target
         try:
             self.start([target])
             while (event := self._next_event()) is not target:
@@ -276,6 +281,8 @@ class Transfer:
         except BaseException:
             self.abort()
             raise
+        finally:
+            self._awaited = None
         return ready
 
     @property
@@ -435,7 +442,7 @@ class Transfer:
             with self._condition:
                 self._open_targets -= 1
                 is_last = self._open_targets == 0
-            if self._stays:
+            if target is self._awaited:
                 self._events.put(target)
             if is_last:
                 self._end(None)

@@ -411,14 +411,19 @@ class Watched(HostDevice):
         return super().pin(memory)
 
 
-def test_the_ring_goes_with_its_load(bert: Version) -> None:
-    """The ring's memory is given back when its load is done, without waiting for the garbage collector."""
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_ring_goes_with_its_load(bert: Version, *, is_whole: bool) -> None:
+    """The ring's memory is given back when its load ends, without waiting for the garbage collector."""
     device = Watched(**SMALLEST)
-    model = open_with(bert, FaultySource(bert))
+    source = FaultySource(bert)
+    model = open_with(bert, source)
     gc.collect()
     gc.disable()
     try:
-        tensors = model.load("torch", device)
+        stream = model.stream("torch", device, compression="none")
+        tensors = dict(stream) if is_whole else dict([next(stream)])
+        wait_until("all bytes to be sent", lambda: source.total == len(bert.content[WEIGHTS]))
+        stream.close()  # type: ignore[attr-defined]
         wait_until("the ring to go", lambda: device.ring() is None, DEADLINE_SECONDS / 6)
     finally:
         gc.enable()
