@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hotstart.frameworks.regrouping import Merge, choose_merge
 from hotstart.wire.frames import FrameDecoder
 from hotstart.wire.planes import PREFIX_BYTES, check_prefix
@@ -9,13 +13,43 @@ from hotstart.wire.seek_table import FrameEntry
 
 from .targets import TwinPlan
 
-__all__ = ["TwinDecoder"]
+__all__ = ["Decoders", "TwinDecoder"]
+
+
+class Decoders:
+    """The decoders of a transfer: as many as decode at once, however many threads receive.
+
+    Each holds zstd's window and a frame of planes, up to 8 MiB together.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Begin with none; they are made as they are needed, at most so many."""
+        self._turns = threading.Semaphore(most)
+        self._idle: list[TwinDecoder] = []
+
+    @contextmanager
+    def borrowed(self) -> Iterator[TwinDecoder]:
+        """Lend one to this thread, waiting while all are in use."""
+        with self._turns:
+            try:
+                decoder = self._idle.pop()
+            except IndexError:
+                decoder = TwinDecoder()
+            try:
+                yield decoder
+            finally:
+                self._idle.append(decoder)
 
 
 class TwinDecoder:
-    """Decodes frames. One per thread: it reuses its memory."""
+    """Decodes frames, for one thread at a time: it reuses its memory.
+
+    Attributes:
+        is_new: it has decoded nothing yet; its first frame imports what that takes.
+    """
 
     def __init__(self) -> None:
+        self.is_new = True
         self._frames = FrameDecoder()
         self._merge: Merge | None = None
         self._planes = memoryview(bytearray())
@@ -32,6 +66,7 @@ class TwinDecoder:
         Raises:
             FormatError: the frame is malformed or damaged, or holds something else.
         """
+        self.is_new = False
         if twin.is_planes and entry.content.start == 0:
             content = memoryview(bytearray(PREFIX_BYTES + len(destination)))
             self._frames.decode_into(stored, content)

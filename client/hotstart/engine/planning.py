@@ -20,6 +20,7 @@ __all__ = [
     "Verification",
     "cut",
     "cut_frames",
+    "decoder_count",
     "frames_within",
     "grown_count",
     "item_bytes",
@@ -29,9 +30,10 @@ __all__ = [
 
 # One request. S3's own parts are of this size, and on loopback longer ranges gain nothing.
 ITEM_BYTES = 2 * PIECE_BYTES
-# A worker that decodes holds a frame, zstd's window and now and then a second frame; one that writes files
-# holds a piece: up to 8 MiB. Eight of them stay within the 64 MiB that a load may use beyond its tensors.
+# A worker that decodes holds a frame, one that writes files a piece: up to 4 MiB. A decoder holds zstd's
+# window and a frame of planes: up to 8. All stay within the 64 MiB that a load may use beyond its tensors.
 MAX_BUFFERING_WORKERS = 8
+_MAX_DECODERS = 3
 
 
 # Threads that wait for S3's first bytes cost no CPU, so their number is not of the CPUs'. 32 connections of
@@ -233,6 +235,11 @@ def grown_count(kind: SourceKind, count: int, rate: float, before: float) -> int
     if count >= most or rate >= count * _FAST_CONNECTION or rate < before * _WORTH_MORE:
         return count
     return min(count + max(2, count // 2), most)
+
+
+def decoder_count(cpus: int) -> int:
+    """Return how many frames are decoded at once: more than there are CPUs would only take memory."""
+    return min(cpus, _MAX_DECODERS)
 
 
 def gaps(whole: Sequence[ByteRange], wanted: Iterable[ByteRange]) -> list[ByteRange]:

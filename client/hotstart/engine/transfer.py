@@ -22,9 +22,17 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.ranges import ByteRange
 
 from .cpus import usable_cpus
+from .decoding import Decoders
 from .meter import Meter
 from .patience import Patience
-from .planning import ITEM_BYTES, MAX_BUFFERING_WORKERS, Verification, grown_count, worker_count
+from .planning import (
+    ITEM_BYTES,
+    MAX_BUFFERING_WORKERS,
+    Verification,
+    decoder_count,
+    grown_count,
+    worker_count,
+)
 from .targets import Target, TwinPlan
 from .weights import TensorReady
 
@@ -138,6 +146,7 @@ class Transfer:
         verification: what is checked.
         clock: of this transfer.
         retries: why something was asked for again, in order.
+        decoders: shared by the workers.
         on_end: called once when it ends, however it ends; must not block.
         most_ahead_bytes: of tensors that nobody has taken yet, from where on no request is begun; None for
             any number. For whoever needs each tensor only once.
@@ -173,6 +182,7 @@ class Transfer:
         self._picker = picker
         self._pid = os.getpid()
         self._cpus = usable_cpus()
+        self.decoders = Decoders(decoder_count(self._cpus))
         self._condition = threading.Condition()
         # Guards what is ahead alone. Innermost, since tensors are delivered under a target's lock.
         self._ahead_lock = threading.Lock()

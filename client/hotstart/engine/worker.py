@@ -24,7 +24,6 @@ from hotstart.wire.pieces import PIECE_BYTES, piece_range
 from hotstart.wire.ranges import ByteRange
 from hotstart.wire.seek_table import FrameEntry
 
-from .decoding import TwinDecoder
 from .targets import Target, TwinPlan
 from .transfer import Request, Transfer, TransferAborted
 
@@ -43,7 +42,6 @@ class Worker:
         self._transfer = transfer
         self._source: Source | None = None
         self._session: Session | None = None
-        self._decoder: TwinDecoder | None = None
         # Reused from frame to frame: what of a frame has arrived, and which frame that is.
         self._frame = bytearray()
         self._frame_of = ("", 0)
@@ -287,30 +285,28 @@ class Worker:
             _DamagedFrame: it must be received again.
         """
         target = request.target
-        is_first = self._decoder is None
-        if self._decoder is None:
-            self._decoder = TwinDecoder()
         stored = memoryview(self._frame)[: len(entry.stored)]
         wanted = entry.content.intersection(ByteRange(request.position, request.stop))
-        began = time.thread_time()
         try:
-            if wanted == entry.content:
-                self._decoder.decode(twin, entry, stored, target.window(wanted))
-            else:
-                # The rest of the frame is another request's, or is there already.
-                whole = memoryview(bytearray(len(entry.content)))
-                self._decoder.decode(twin, entry, stored, whole)
-                start = wanted.start - entry.content.start
-                target.window(wanted)[:] = whole[start : start + len(wanted)]
+            with self._transfer.decoders.borrowed() as decoder:
+                is_new, began = decoder.is_new, time.thread_time()
+                if wanted == entry.content:
+                    decoder.decode(twin, entry, stored, target.window(wanted))
+                else:
+                    # The rest of the frame is another request's, or is there already.
+                    whole = memoryview(bytearray(len(entry.content)))
+                    decoder.decode(twin, entry, stored, whole)
+                    start = wanted.start - entry.content.start
+                    target.window(wanted)[:] = whole[start : start + len(wanted)]
+                seconds = time.thread_time() - began
         except FormatError as error:
             what = f"the frame at byte {entry.stored.start} of {twin.representation.path}"
             raise _DamagedFrame(IntegrityError(what, "a sound zstd frame", error.reason)) from error
         finally:
             self._frame_of = ("", 0)
             self._frame_filled = 0
-        if not is_first:
-            # The first decoding imports what it takes.
-            self._transfer.decoded(twin, len(entry.content), time.thread_time() - began)
+        if not is_new:
+            self._transfer.decoded(twin, len(entry.content), seconds)
         request.position = wanted.stop
         self._settle(target, wanted)
         if twin.is_planes and wanted.start == 0:
