@@ -80,8 +80,11 @@ def pack_file(source: Path, output: Path, *, suffix: str = ZSTD_SUFFIX, force: b
     """
     with open_file(source) as (file, size):
         header, frame_0 = read_header(file, size, source)
+        # Before there is anything that an interruption would have to remove.
+        encoder = FrameEncoder()
         with new_file(output, source=source, force=force) as new:
-            packed = _write_frames(file, plan_twin(suffix, header, size), frame_0, source, new.file)
+            form = plan_twin(suffix, header, size)
+            packed = _write_frames(file, form, frame_0, source, encoder, new.file)
             new.keep = packed is not None
     return packed
 
@@ -110,9 +113,8 @@ def read_header(file: BinaryIO, size: int, path: Path) -> tuple[Header, bytearra
 
 
 def _write_frames(
-    file: BinaryIO, form: TwinForm, frame_0: bytearray, path: Path, out: BinaryIO
+    file: BinaryIO, form: TwinForm, frame_0: bytearray, path: Path, encoder: FrameEncoder, out: BinaryIO
 ) -> Packed | None:
-    encoder = FrameEncoder()
     file_size = form.frames[-1].stop
     buffer = memoryview(bytearray(min(FRAME_BYTES, file_size - len(frame_0))))
     sizes: list[tuple[int, int]] = []
