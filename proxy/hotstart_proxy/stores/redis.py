@@ -314,8 +314,11 @@ class RedisStore(Store):
             self._removed[ended.id] = ended.size
 
     async def _fill_closed(self, closed: RedisPartial) -> None:
-        self._partials.discard(closed)
-        await self.let_go(closed.id)
+        try:
+            await self.let_go(closed.id)
+        finally:
+            # Not earlier: the store must not close its connections under it.
+            self._partials.discard(closed)
 
     async def drop_partials(self, idle_seconds: float) -> int:
         await self._sweep()

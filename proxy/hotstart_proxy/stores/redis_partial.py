@@ -224,6 +224,7 @@ class RedisPartial(PartialBlob):
 
     async def _close(self) -> None:
         self._renewing.cancel()
+        await asyncio.wait([self._renewing])
         if not (self.committed or self.discarded):
             with contextlib.suppress(StoreError):
                 state = await self._records.leave(f"leaving the fill of blob {self.id}", self.name)
