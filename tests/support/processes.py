@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,26 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from benchmarks.harness.processes import free_port
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 
 __all__ = ["Finished", "Process", "Processes", "Proxy", "free_port", "get"]
 
-# Below the kernel's range for outgoing connections, so that a port stays free until it is bound.
-_PORTS = range(12_000, 20_000)
 # What a developer's shell may hold must not change what a test sees.
 _NOT_INHERITED = ("HOTSTART_", "AWS_", "PYTHON")
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -24,8 +24,6 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 KEEP_ALIVE_SECONDS = 600.0
 # The longest path that a directory origin may have (4096 bytes), every byte of it escaped, and the rest.
 MAX_LINE_BYTES = 16 * 1024
-# A Unix socket holds 208 KiB by default, which is a turn of the event loop for every few pages.
-_UNIX_SEND_BUFFER_BYTES = 1024 * 1024
 
 
 class ConnectionLost(ConnectionResetError):
@@ -52,13 +50,6 @@ class Connection(web.RequestHandler):
         self.half_closed = False
         self.answered = 0
         self.on_malformed = on_malformed
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; a Unix socket is given room for more than the few portions it has by default."""
-        super().connection_made(transport)
-        pseudo = transport.get_extra_info("socket")
-        if pseudo is not None and pseudo.family == socket.AF_UNIX:
-            pseudo.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_SEND_BUFFER_BYTES)
 
     @property
     def busy(self) -> bool:
