@@ -22,6 +22,7 @@ __all__ = [
     "check_file",
     "check_model",
     "check_version",
+    "decode_segment",
     "parse_reference",
     "parse_url_path",
 ]
@@ -187,13 +188,22 @@ def parse_url_path(raw: str) -> Reference:
         NotCanonical: valid, but ``@`` is written ``%40``.
         InvalidReference: text breaks the grammar, ``%2F``, ``%00``, or an escape that is not UTF-8.
     """
-    reference = _from_segments(raw, [_decode_segment(raw, segment) for segment in raw.split("/")])
+    reference = _from_segments(raw, [decode_segment(raw, segment) for segment in raw.split("/")])
     if "%40" in raw:
         raise NotCanonical(raw, reference.url_path())
     return reference
 
 
-def _decode_segment(raw: str, segment: str) -> str:
+def decode_segment(raw: str, segment: str) -> str:
+    """Decode one segment of a raw URL path, once.
+
+    Args:
+        raw: the whole path, for the error.
+        segment: what stands between two slashes of it.
+
+    Raises:
+        InvalidReference: ``%2F``, ``%00``, an escape that is none, or bytes that are not UTF-8.
+    """
     try:
         encoded = segment.encode("ascii")
     except UnicodeEncodeError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from aiohttp import web
 
@@ -22,8 +23,10 @@ from hotstart_proxy.telemetry.metrics import Metrics
 from .admin import AdminApi
 from .connections import ConnectionServer
 from .exchanges import Exchange
+from .facades import Facade, facade_for
+from .file_answers import FileAnswers
 from .health import HealthApi
-from .native import NativeApi, NativeOptions
+from .native import NativeApi
 from .problems import LoopDetected, Problem, problem_of
 from .routes import Listener, Match, RouteName, find_route, split_target
 from .sendfile import FileTooShort, ReaderStalled
@@ -48,7 +51,7 @@ def handlers(
     cache: Cache,
     state: Callable[[], CacheState],
     arrivals: Arrivals,
-    options: NativeOptions,
+    answers: FileAnswers,
     metrics: Metrics,
     is_draining: Callable[[], bool],
     scrape: Callable[[], Awaitable[bytes]],
@@ -73,7 +76,7 @@ def handlers(
             RouteName.GC: admin.gc,
             RouteName.VERIFY: admin.verify,
         }
-    native = NativeApi(cache, options)
+    native = NativeApi(cache, answers)
     return {
         **shared,
         RouteName.MODELS: native.models,
@@ -95,6 +98,7 @@ class App:
         metrics: Metrics,
         is_draining: Callable[[], bool],
         name: str,
+        facades: Sequence[Facade] = (),
     ) -> None:
         """Prepare; the server of connections is the caller's to run.
 
@@ -105,7 +109,9 @@ class App:
             metrics: told of every request.
             is_draining: the end has begun.
             name: the proxy's, as ``Via`` says it.
+            facades: that take the paths which are theirs; the first that fits counts.
         """
+        self._facades = facades
         self._name = name
         self._listener = listener
         self._handlers = routes
@@ -147,6 +153,10 @@ class App:
 
     async def _dispatch(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
+        path, query = split_target(request.raw_path)
+        facade = facade_for(self._facades, path)
+        if facade is not None:
+            return await self._dispatch_facade(exchange, facade, path, query)
         match = find_route(self._listener, request.method, request.raw_path)
         exchange.route = match.route.name
         may_be_premium = exchange.connection.is_unix
@@ -156,6 +166,19 @@ class App:
             self._set_tier(exchange, may_be_premium=may_be_premium)
         self._note_hops(request)
         return await self._handlers[match.route.name](exchange, match)
+
+    async def _dispatch_facade(
+        self, exchange: Exchange, facade: Facade, path: str, query: str
+    ) -> web.StreamResponse:
+        request = exchange.request
+        exchange.form = partial(facade.form, request)
+        action = facade.find(request, path[len(facade.prefix) :], query)
+        exchange.route = action.route
+        rights = facade.admit(request, self._tokens)
+        if action.has_tier:
+            self._set_tier(exchange, may_be_premium=rights.premium or exchange.connection.is_unix)
+        self._note_hops(request)
+        return await action.answer(exchange)
 
     def _set_tier(self, exchange: Exchange, *, may_be_premium: bool) -> None:
         header = exchange.headers().get(TIER_HEADER.lower())

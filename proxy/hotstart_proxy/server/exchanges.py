@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from hotstart_proxy.core.tiers import Tier
 from hotstart_proxy.stores.base import FileSlice
 
 from .connections import Connection
-from .problems import PROBLEM_MEDIA_TYPE, Problem
+from .problems import Form, Problem, native_form
 from .sendfile import BodyWriter, FileTooShort
 from .tiers import TIER_ANSWER
 from .turns import Turns
@@ -80,6 +80,7 @@ class Exchange:
         first_byte_seconds: from arrival until a model's first part was sent.
         queue_seconds: that were waited for piece buffers; None where no fill had to do with it.
         response: the answer, once there is one.
+        form: puts problems as the client's protocol does.
     """
 
     request: web.BaseRequest
@@ -97,6 +98,7 @@ class Exchange:
     first_byte_seconds: float | None = None
     queue_seconds: float | None = None
     response: web.StreamResponse | None = None
+    form: Callable[[Problem], Form] = native_form
     _started: float = field(default_factory=time.perf_counter)
     _timings: list[tuple[str, float]] = field(default_factory=list)
     _headers: dict[str, str] | None = None
@@ -145,10 +147,10 @@ class Exchange:
         return self.response
 
     def respond_problem(self, problem: Problem) -> web.StreamResponse:
-        """Answer with a problem document."""
-        headers = {"Content-Type": PROBLEM_MEDIA_TYPE, "Cache-Control": "no-store", **problem.headers}
+        """Answer with a problem in the form of the client's protocol."""
         self.fault = f"{problem.code}: {problem.detail}"
-        return self.respond(problem.status, headers, problem.dump())
+        form = self.form(problem)
+        return self.respond(form.status, form.headers, form.body)
 
     async def send(self, status: int, headers: dict[str, str], body: Body) -> web.StreamResponse:
         """Answer with a body from the cache, which is closed, whatever happens.

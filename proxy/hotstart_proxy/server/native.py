@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from aiohttp import web
@@ -14,51 +13,32 @@ from hotstart.wire.errors import HotstartError
 from hotstart.wire.manifest import Representation
 from hotstart.wire.opening import Opening
 from hotstart.wire.references import Reference
-from hotstart_proxy.cache.answers import Redirect, Resolved
+from hotstart_proxy.cache.answers import Resolved
 from hotstart_proxy.cache.cache import Cache
-from hotstart_proxy.core.tiers import Tier
 
 from .conditions import max_age
-from .exchanges import REDIRECT, Exchange
+from .exchanges import Exchange
+from .file_answers import FileAnswers, is_immutable
 from .held import describe_stores, respond_stores, wants_stores
 from .problems import InvalidQuery
 from .routes import Match
 from .selection import AnswerPlan, Selected, plan_answer
-from .tiers import BatchLimit
 
-__all__ = ["NativeApi", "NativeOptions"]
+__all__ = ["NativeApi"]
 
 _JSON = "application/json"
-_IMMUTABLE = "max-age=31536000, immutable"
 _EXPIRES_IN_BOUNDS = (60, 7 * 86400)
 # However many ask for something fresher: the origin is asked once a second at most for each model.
 _LEAST_MAX_AGE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class NativeOptions:
-    """What the API needs to know of the settings.
-
-    Attributes:
-        needs_token: answers are for one client alone (``private``).
-        alias_ttl_seconds: max-age of what may change.
-        presign_seconds: life of the URLs in an opening that asks for no other.
-        batch_requests: of tier batch that are sent bytes at a time.
-    """
-
-    needs_token: bool
-    alias_ttl_seconds: float
-    presign_seconds: int
-    batch_requests: int
-
-
 class NativeApi:
     """Handlers of the routes under /v1 on the data listeners."""
 
-    def __init__(self, cache: Cache, options: NativeOptions) -> None:
+    def __init__(self, cache: Cache, answers: FileAnswers) -> None:
         self._cache = cache
-        self._options = options
-        self._batch = BatchLimit(options.batch_requests)
+        self._answers = answers
+        self._options = answers.options
 
     async def models(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """List the models."""
@@ -105,7 +85,7 @@ class NativeApi:
 
     async def manifest(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Give a version's manifest, the origin's exact bytes."""
-        resolved = await self._resolve(exchange, _reference(match))
+        resolved = await self._answers.resolve(exchange, _reference(match))
         data = resolved.manifest_bytes
         pinned = Reference(resolved.manifest.model, resolved.manifest.version)
         selected = self._selected(resolved, pinned, len(data), sha256_id(data))
@@ -114,7 +94,7 @@ class NativeApi:
     async def open(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Give all that a client needs to load a version, in one round trip."""
         expires_in_seconds = _expires_in(match.query, self._options.presign_seconds)
-        resolved = await self._resolve(exchange, _reference(match))
+        resolved = await self._answers.resolve(exchange, _reference(match))
         with exchange.timed("presign"):
             fallback = await self._cache.fallback(resolved, expires_in_seconds)
         opening = Opening(
@@ -129,54 +109,14 @@ class NativeApi:
         """Give the bytes of a file or twin."""
         reference = _reference(match)
         assert reference.file is not None
-        resolved = await self._resolve(exchange, reference)
+        resolved = await self._answers.resolve(exchange, reference)
         representation = resolved.manifest.representation(reference.file)
         # The cache has found the file already, or said that there is none.
         assert representation is not None
         plan = plan_answer(
             exchange.request.method, exchange.headers(), self._selected_file(resolved, representation)
         )
-        exchange.wanted = plan.wanted
-        if plan.wanted is None or not len(plan.wanted):
-            return exchange.respond_head(plan.status, plan.headers)
-        if exchange.tier is not Tier.BATCH:
-            return await self._send(exchange, resolved, representation, plan)
-        if self._batch.full and plan.may_redirect:
-            with exchange.timed("presign"):
-                redirect = await self._cache.redirect(resolved, representation, plan.wanted, exchange.tier)
-            if redirect is not None:
-                return self._respond_redirect(exchange, redirect)
-        with self._batch.inside():
-            return await self._send(exchange, resolved, representation, plan)
-
-    async def _send(
-        self, exchange: Exchange, resolved: Resolved, representation: Representation, plan: AnswerPlan
-    ) -> web.StreamResponse:
-        assert plan.wanted is not None
-        with exchange.timed("read"):
-            answer = await self._cache.read(
-                resolved, representation, plan.wanted, may_redirect=plan.may_redirect, tier=exchange.tier
-            )
-        if isinstance(answer, Redirect):
-            return self._respond_redirect(exchange, answer)
-        return await exchange.send(plan.status, plan.headers, answer)
-
-    def _respond_redirect(self, exchange: Exchange, redirect: Redirect) -> web.StreamResponse:
-        exchange.source = REDIRECT
-        return exchange.respond(
-            307,
-            {
-                "Location": redirect.url,
-                "Cache-Control": "no-store",
-                "Cache-Status": "hotstart; fwd=miss; detail=redirect",
-            },
-        )
-
-    async def _resolve(self, exchange: Exchange, reference: Reference) -> Resolved:
-        with exchange.timed("resolve"):
-            resolved = await self._cache.resolve(reference)
-        exchange.model, exchange.version = resolved.manifest.model, resolved.manifest.version
-        return resolved
+        return await self._answers.respond(exchange, resolved, representation, plan)
 
     def _selected_file(self, resolved: Resolved, representation: Representation) -> Selected:
         return self._selected(
@@ -198,31 +138,24 @@ class NativeApi:
         media_type: str = _JSON,
         sha256: str | None = None,
     ) -> Selected:
-        # An adopted version is whatever lies in its folder; only what was published can never change.
-        changes = resolved.by_alias or any(file.sha256 is None for file in resolved.manifest.files)
+        immutable = is_immutable(resolved)
         return Selected(
             size=size,
             etag=etag(content_id),
             media_type=media_type,
-            cache_control=self._cache_control(self._max_age() if changes else _IMMUTABLE),
+            cache_control=self._answers.cache_control(immutable=immutable),
             last_modified=resolved.published_at // 1000,
-            dates_identify=not changes,
+            dates_identify=immutable,
             content_location=f"/v1/models/{pinned.url_path()}" if resolved.by_alias else None,
             sha256=content_id if pinned.file is None else sha256,
         )
-
-    def _max_age(self) -> str:
-        return f"max-age={int(self._options.alias_ttl_seconds)}"
-
-    def _cache_control(self, age: str) -> str:
-        return f"{'private' if self._options.needs_token else 'public'}, {age}"
 
     def _respond_document(self, exchange: Exchange, data: bytes) -> web.StreamResponse:
         selected = Selected(
             size=len(data),
             etag=etag(sha256_id(data)),
             media_type=_JSON,
-            cache_control=self._cache_control(self._max_age()),
+            cache_control=self._answers.cache_control(immutable=False),
         )
         return self._respond_bytes(exchange, selected, data)
 

@@ -27,6 +27,7 @@ from .tiers import BatchFull, InvalidTier
 __all__ = [
     "PROBLEM_MEDIA_TYPE",
     "STATUSES",
+    "Form",
     "InvalidQuery",
     "LoopDetected",
     "MethodNotAllowed",
@@ -35,6 +36,7 @@ __all__ = [
     "Problem",
     "Unauthorized",
     "WorkersSilent",
+    "native_form",
     "problem_of",
 ]
 
@@ -188,6 +190,21 @@ class Problem:
                 **self.members,
             }
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A problem as a protocol puts it; headers besides those that every answer has."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def native_form(problem: Problem) -> Form:
+    """Put a problem as the native API does, as a problem document."""
+    headers = {"Content-Type": PROBLEM_MEDIA_TYPE, "Cache-Control": "no-store", **problem.headers}
+    return Form(problem.status, headers, problem.dump())
 
 
 def problem_of(error: HotstartError) -> Problem:

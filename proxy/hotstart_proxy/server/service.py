@@ -22,8 +22,8 @@ from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
 from .composition import Level, announcements, compose, news_sources
 from .connections import Connection
+from .file_answers import AnswerOptions, FileAnswers
 from .listeners import Listeners, bind_listeners
-from .native import NativeOptions
 from .routes import Listener
 from .settings import Settings
 from .tokens import Tokens
@@ -140,12 +140,13 @@ class Service:
         )
         metrics.watch_stores(lambda: self._reading(levels, awaited.state()))
         metrics.watch_load(cache.load)
-        options = NativeOptions(
+        options = AnswerOptions(
             tokens is not None, settings.alias_ttl, settings.presign_expiry, settings.batch_requests
         )
+        answers = FileAnswers(cache, options)
         for listener in Listener:
             routes = handlers(
-                listener, cache, awaited.state, arrivals, options, metrics, self._is_draining, self._scrape
+                listener, cache, awaited.state, arrivals, answers, metrics, self._is_draining, self._scrape
             )
             self._apps.append(
                 App(
