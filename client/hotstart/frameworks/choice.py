@@ -24,17 +24,24 @@ _NAMES = {"numpy": "numpy", "np": "numpy", "torch": "torch", "pt": "torch"}
 
 
 class MissingPackage(HotstartError):
-    """A framework was asked for that is not installed.
+    """Something was asked for that takes a package which is not installed.
 
     Attributes:
         package: its name.
     """
 
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, asked: str | None = None, extra: str | None = None) -> None:
+        """Say what is missing.
+
+        Args:
+            package: its name.
+            asked: what was asked for; None is the package's tensors.
+            extra: of hotstart that brings the package; None is the one of its name.
+        """
         self.package = package
         super().__init__(
-            f"{package} tensors were asked for, but {package} is not installed: "
-            f"pip install 'hotstart[{package}]'"
+            f"{asked or f'{package} tensors'} were asked for, but {package} is not installed: "
+            f"pip install 'hotstart[{extra or package}]'"
         )
 
 
