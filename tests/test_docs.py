@@ -23,7 +23,7 @@ SOURCES = [*(REPOSITORY / "client").rglob("*.py"), *(REPOSITORY / "proxy").rglob
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-_VARIABLE = re.compile(r"\bHOTSTART_[A-Z]+(?:_[A-Z]+)*\b")
+_VARIABLE = re.compile(r"\bHOTSTART_[A-Z0-9]+(?:_[A-Z0-9]+)*\b")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from hotstart._version import __version__
 from hotstart_proxy.server.lifecycle import loop_factory, serve_until
 from hotstart_proxy.server.listeners import Listeners
+from hotstart_proxy.server.routes import Listener
 from hotstart_proxy.server.service import Service
 from hotstart_proxy.server.settings import (
     CONFIG_ENVIRONMENT,
@@ -90,10 +91,18 @@ class _Ending:
 
 def _announce(settings: Settings, listeners: Listeners) -> None:
     stores = ", then ".join(map(str, settings.store))
-    places = ", ".join(address.url() for address in listeners.addresses)
+    places = _places(listeners, Listener.DATA)
     admin = "" if listeners.admin is None else f" (admin {listeners.admin.address})"
+    kinds = {"S3": Listener.S3, "a CDN": Listener.CDN}
+    others = "".join(
+        f", for {name} on {found}" for name, kind in kinds.items() if (found := _places(listeners, kind))
+    )
     workers = f" with {settings.workers} workers" if settings.workers > 1 else ""
     print(
-        f"hotstart {__version__} serves {settings.origin} from {stores} on {places}{admin}{workers}",
+        f"hotstart {__version__} serves {settings.origin} from {stores} on {places}{admin}{others}{workers}",
         flush=True,
     )
+
+
+def _places(listeners: Listeners, listener: Listener) -> str:
+    return ", ".join(address.url() for address in listeners.addresses(listener))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hotstart_proxy.stores.folders import make_folder
@@ -13,6 +13,7 @@ from hotstart_proxy.stores.urls import store_folder
 from hotstart_proxy.telemetry.logs import log_event
 
 from .addresses import Address, BoundSocket, CannotListen, InvalidAddress, bind, parse_address
+from .routes import Listener
 from .settings import Settings
 
 __all__ = ["Listeners", "bind_listeners"]
@@ -26,44 +27,50 @@ class Listeners:
     """Listening sockets. Whoever bound them closes them and removes their files, and nobody else.
 
     Attributes:
-        data: never empty.
+        clients: those for clients, by kind; every kind but admin is there, perhaps without a socket.
         admin: None where there is none.
     """
 
-    data: Sequence[BoundSocket]
+    clients: Mapping[Listener, Sequence[BoundSocket]]
     admin: BoundSocket | None
 
-    @property
-    def addresses(self) -> list[Address]:
-        """Where the data listeners are, with the ports that the kernel chose."""
-        return [bound.address for bound in self.data]
+    def addresses(self, listener: Listener) -> list[Address]:
+        """Return where the listeners of a kind for clients are, with the ports that the kernel chose."""
+        return [bound.address for bound in self.clients[listener]]
 
     def lent(self) -> Listeners:
         """Return the same sockets for a process that is to leave the files alone."""
-        data = [BoundSocket(bound.address, bound.socket) for bound in self.data]
+        clients = {
+            listener: [BoundSocket(bound.address, bound.socket) for bound in sockets]
+            for listener, sockets in self.clients.items()
+        }
         admin = None if self.admin is None else BoundSocket(self.admin.address, self.admin.socket)
-        return Listeners(data, admin)
+        return Listeners(clients, admin)
 
-    def remove_data_files(self) -> None:
-        """Remove the files of the data listeners' sockets; idempotent."""
-        for bound in self.data:
+    def _client_sockets(self) -> Iterator[BoundSocket]:
+        for sockets in self.clients.values():
+            yield from sockets
+
+    def remove_client_files(self) -> None:
+        """Remove the files of the sockets for clients; idempotent."""
+        for bound in self._client_sockets():
             bound.remove_file()
 
     def remove_files(self) -> None:
         """Remove the files of all sockets; idempotent."""
-        self.remove_data_files()
+        self.remove_client_files()
         if self.admin is not None:
             self.admin.remove_file()
 
-    def close_data(self) -> None:
+    def close_clients(self) -> None:
         """Stop listening for clients, and remove the files of those sockets; idempotent."""
-        for bound in self.data:
+        for bound in self._client_sockets():
             bound.socket.close()
-        self.remove_data_files()
+        self.remove_client_files()
 
     def close(self) -> None:
         """Stop listening altogether; idempotent."""
-        self.close_data()
+        self.close_clients()
         if self.admin is not None:
             self.admin.socket.close()
         self.remove_files()
@@ -75,10 +82,16 @@ def bind_listeners(settings: Settings) -> Listeners:
     Raises:
         CannotListen: on one of them; what had been bound is closed again.
     """
-    bound: list[BoundSocket] = []
+    wanted = {
+        Listener.DATA: settings.listen,
+        Listener.S3: settings.s3_listen,
+        Listener.CDN: settings.cdn,
+    }
+    bound: dict[Listener, list[BoundSocket]] = {listener: [] for listener in wanted}
     try:
-        for address in settings.listen:
-            bound += bind(address, settings.socket_mode)
+        for listener, addresses in wanted.items():
+            for address in addresses:
+                bound[listener] += bind(address, settings.socket_mode)
         return Listeners(bound, _bind_admin(settings))
     except BaseException:
         Listeners(bound, None).close()

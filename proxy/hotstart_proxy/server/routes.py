@@ -22,9 +22,14 @@ READ = ("GET", "HEAD")
 
 
 class Listener(StrEnum):
-    """The two kinds of listener."""
+    """The kinds of listener.
+
+    All but the admin listener are for clients: they close when a drain begins.
+    """
 
     DATA = "data"
+    S3 = "s3"
+    CDN = "cdn"
     ADMIN = "admin"
 
 
@@ -72,17 +77,19 @@ class Route:
 
 _BOTH = (Listener.DATA, Listener.ADMIN)
 _DATA = (Listener.DATA,)
+_HEALTH = (*_BOTH, Listener.CDN)
+_BYTES = (Listener.DATA, Listener.CDN)
 _ADMIN = (Listener.ADMIN,)
 
 ROUTES: tuple[Route, ...] = (
     Route(RouteName.HOME, READ, "/", _BOTH, True, "name, version and routes, as text"),
-    Route(RouteName.LIVE, READ, "/healthz/live", _BOTH, False, "200 while the process runs"),
-    Route(RouteName.READY, READ, "/healthz/ready", _BOTH, False, "200 while it can serve or redirect"),
+    Route(RouteName.LIVE, READ, "/healthz/live", _HEALTH, False, "200 while the process runs"),
+    Route(RouteName.READY, READ, "/healthz/ready", _HEALTH, False, "200 while it can serve or redirect"),
     Route(RouteName.METRICS, READ, "/metrics", _BOTH, True, "metrics for Prometheus"),
     Route(RouteName.MODELS, READ, "/v1/models", _DATA, True, "the models"),
     Route(RouteName.MODEL, READ, "/v1/models/{model}", _DATA, True, "versions, aliases, what is cached"),
-    Route(RouteName.MANIFEST, READ, "/v1/models/{model}@{version}", _DATA, True, "the manifest"),
-    Route(RouteName.FILE, READ, "/v1/models/{model}@{version}/{file}", _DATA, True, "bytes; ranges"),
+    Route(RouteName.MANIFEST, READ, "/v1/models/{model}@{version}", _BYTES, True, "the manifest"),
+    Route(RouteName.FILE, READ, "/v1/models/{model}@{version}/{file}", _BYTES, True, "bytes; ranges"),
     Route(
         RouteName.OPEN,
         READ,

@@ -77,9 +77,9 @@ class Service:
         self._began = time.monotonic() if began is None else began
         self._stack = AsyncExitStack()
         self._listeners = listeners
-        self._data_servers: list[asyncio.AbstractServer] = []
+        self._client_servers: list[asyncio.AbstractServer] = []
         self._admin_server: asyncio.AbstractServer | None = None
-        self._apps: list[App] = []
+        self._apps: dict[Listener, App] = {}
         self.metrics = Metrics(__version__)
         self.draining = False
 
@@ -148,23 +148,21 @@ class Service:
             routes = handlers(
                 listener, cache, awaited.state, arrivals, answers, metrics, self._is_draining, self._scrape
             )
-            self._apps.append(
-                App(
-                    listener,
-                    routes,
-                    tokens if listener is Listener.DATA else None,
-                    metrics,
-                    self._is_draining,
-                    self._name,
-                )
+            self._apps[listener] = App(
+                listener,
+                routes,
+                None if listener is Listener.ADMIN else tokens,
+                metrics,
+                self._is_draining,
+                self._name,
             )
-        data, admin = self._apps
         if self._listeners is None:
             self._listeners = bind_listeners(settings)
-        for bound in self._listeners.data:
-            self._data_servers.append(await self._serve(bound, data))
+        for listener, sockets in self._listeners.clients.items():
+            for bound in sockets:
+                self._client_servers.append(await self._serve(bound, self._apps[listener]))
         if self._listeners.admin is not None:
-            self._admin_server = await self._serve(self._listeners.admin, admin)
+            self._admin_server = await self._serve(self._listeners.admin, self._apps[Listener.ADMIN])
 
     async def _serve(self, bound: BoundSocket, app: App) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
@@ -191,13 +189,12 @@ class Service:
             Whether all transfers ended by themselves.
         """
         self.draining = True
-        for server in self._data_servers:
+        for server in self._client_servers:
             server.close()
-        self.listeners.remove_data_files()
-        data, _ = self._apps
+        self.listeners.remove_client_files()
         # One turn for connections that were accepted but whose requests are not read yet.
         await asyncio.sleep(0)
-        for connection in data.server.open_connections():
+        for connection in self._client_connections():
             if connection.busy:
                 connection.close()
             else:
@@ -214,8 +211,16 @@ class Service:
             connection.cut()
         return not left
 
+    def _client_connections(self) -> list[Connection]:
+        return [
+            connection
+            for listener, app in self._apps.items()
+            if listener is not Listener.ADMIN
+            for connection in app.server.open_connections()
+        ]
+
     def _busy(self) -> list[Connection]:
-        return [item for item in self._apps[0].server.open_connections() if item.busy]
+        return [item for item in self._client_connections() if item.busy]
 
     def close_admin(self) -> None:
         """Stop listening for administrative requests and probes; idempotent."""
@@ -228,12 +233,12 @@ class Service:
             self._listeners.remove_files()
 
     async def _close(self) -> None:
-        for server in self._data_servers:
+        for server in self._client_servers:
             server.close()
         self.close_admin()
         if self._listeners is not None:
             self._listeners.close()
-        for app in self._apps:
+        for app in self._apps.values():
             for connection in app.server.open_connections():
                 if connection.busy:
                     connection.cut()

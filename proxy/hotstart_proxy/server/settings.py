@@ -308,6 +308,22 @@ class Settings:
         help_text="Where to serve; may be given several times. Port 0 lets the kernel choose.",
         repeatable=True,
     )
+    s3_listen: tuple[Address, ...] = _setting(
+        parse_address,
+        default="(none; S3 is served under /s3 of listen)",
+        unit="HOST:PORT or unix:/PATH",
+        help_text="Where to serve S3's protocol alone, for clients whose endpoint has no path; may be given"
+        " several times.",
+        repeatable=True,
+    )
+    cdn: tuple[Address, ...] = _setting(
+        parse_address,
+        default="(none)",
+        unit="HOST:PORT or unix:/PATH",
+        help_text="Where a CDN fetches: files, manifests and health alone, and never a redirect; may be given"
+        " several times.",
+        repeatable=True,
+    )
     admin_listen: Address | None = _setting(  # noqa: RUF009  it is dataclasses.field
         parse_address,
         default="(unix:STORE/admin.sock, or admin-PID.sock where that is taken)",
@@ -318,7 +334,7 @@ class Settings:
         parse_mode,
         default="0660",
         unit="octal mode",
-        help_text="Permissions of the Unix sockets given by listen.",
+        help_text="Permissions of the Unix sockets given by listen, s3_listen and cdn.",
     )
     workers: int = _setting(
         _workers,

@@ -272,7 +272,7 @@ class Workers:
 
     def _drain(self) -> None:
         assert self._listeners is not None
-        self._listeners.close_data()
+        self._listeners.close_clients()
         self._kill_at = time.monotonic() + self._settings.grace_period + _CLOSING_SECONDS
         for child in self._children.values():
             self._send(child, Message(Kind.DRAIN))
