@@ -103,6 +103,7 @@ class Resolved:
 
     Attributes:
         manifest_bytes: exactly as at the origin.
+        manifest_id: their sha256.
         published_at: milliseconds since the epoch, the index's where the version stands in it.
         by_alias: the reference named no version, so the answer may change.
         kept: within the versions that the store keeps; others are passed through or redirected.
@@ -110,6 +111,7 @@ class Resolved:
 
     manifest: Manifest
     manifest_bytes: bytes
+    manifest_id: str
     published_at: int
     by_alias: bool
     kept: bool

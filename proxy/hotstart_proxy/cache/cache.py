@@ -229,6 +229,7 @@ class Cache:
         return Resolved(
             manifest=found.manifest,
             manifest_bytes=found.data,
+            manifest_id=found.id,
             published_at=entry.published_at,
             by_alias=reference.selector != version,
             kept=kept,

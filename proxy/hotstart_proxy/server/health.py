@@ -35,7 +35,7 @@ class HealthApi:
     async def home(self, exchange: Exchange, match: Match) -> web.StreamResponse:
         """Name the routes of this listener."""
         lines = [
-            f"{', '.join(route.methods):<10} {route.pattern:<40} {route.summary}"
+            f"{', '.join(route.methods):<10} {route.pattern:<45} {route.summary}"
             for route in ROUTES
             if self._listener in route.listeners
         ]

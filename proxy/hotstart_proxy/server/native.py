@@ -88,7 +88,7 @@ class NativeApi:
         resolved = await self._answers.resolve(exchange, _reference(match))
         data = resolved.manifest_bytes
         pinned = Reference(resolved.manifest.model, resolved.manifest.version)
-        selected = self._selected(resolved, pinned, len(data), sha256_id(data))
+        selected = self._selected(resolved, pinned, len(data), resolved.manifest_id)
         return self._respond_bytes(exchange, selected, data)
 
     async def open(self, exchange: Exchange, match: Match) -> web.StreamResponse:

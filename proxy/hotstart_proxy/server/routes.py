@@ -16,7 +16,7 @@ from hotstart.wire.references import NotCanonical, Reference, parse_url_path
 
 from .problems import MethodNotAllowed, Moved, NoSuchRoute
 
-__all__ = ["ROUTES", "Listener", "Match", "Route", "RouteName", "find_route", "split_target"]
+__all__ = ["ROUTES", "Listener", "Match", "Route", "RouteName", "find_route", "route_of", "split_target"]
 
 READ = ("GET", "HEAD")
 
@@ -45,6 +45,12 @@ class RouteName(StrEnum):
     MANIFEST = "manifest"
     FILE = "file"
     OPEN = "open"
+    HUB_FILE = "hub-file"
+    HUB_MODEL = "hub-model"
+    HUB_REVISION = "hub-revision"
+    HUB_TREE = "hub-tree"
+    HUB_PATHS = "hub-paths-info"
+    HUB_COMMITS = "hub-commits"
     WARM = "warm"
     PIN = "pin"
     UNPIN = "unpin"
@@ -80,6 +86,8 @@ _DATA = (Listener.DATA,)
 _HEALTH = (*_BOTH, Listener.CDN)
 _BYTES = (Listener.DATA, Listener.CDN)
 _ADMIN = (Listener.ADMIN,)
+_HUB = "/hub"
+_HUB_API = f"{_HUB}/api/models/{{model}}"
 
 ROUTES: tuple[Route, ...] = (
     Route(RouteName.HOME, READ, "/", _BOTH, True, "name, version and routes, as text"),
@@ -98,6 +106,29 @@ ROUTES: tuple[Route, ...] = (
         True,
         "all that a client needs to load",
     ),
+    # Those of facades are found by the facades themselves.
+    Route(
+        RouteName.HUB_FILE,
+        READ,
+        f"{_HUB}/{{model}}/resolve/{{revision}}/{{file}}",
+        _DATA,
+        True,
+        "bytes, as the Hugging Face Hub gives them",
+    ),
+    Route(RouteName.HUB_MODEL, READ, _HUB_API, _DATA, True, "what the model means"),
+    Route(
+        RouteName.HUB_REVISION, READ, f"{_HUB_API}/revision/{{revision}}", _DATA, True, "what a revision is"
+    ),
+    Route(RouteName.HUB_TREE, READ, f"{_HUB_API}/tree/{{revision}}", _DATA, True, "files and folders"),
+    Route(
+        RouteName.HUB_PATHS,
+        ("POST",),
+        f"{_HUB_API}/paths-info/{{revision}}",
+        _DATA,
+        True,
+        "some files and folders",
+    ),
+    Route(RouteName.HUB_COMMITS, READ, f"{_HUB_API}/commits/{{revision}}", _DATA, True, "the one commit"),
     Route(RouteName.WARM, ("POST",), "/v1/models/{model}@{version}:warm", _ADMIN, False, "fill the store"),
     Route(RouteName.PIN, ("POST",), "/v1/models/{model}@{version}:pin", _ADMIN, False, "keep it for good"),
     Route(RouteName.UNPIN, ("POST",), "/v1/models/{model}@{version}:unpin", _ADMIN, False, "end a pin"),
@@ -136,6 +167,11 @@ class Match:
     route: Route
     reference: Reference | None
     query: str
+
+
+def route_of(name: RouteName) -> Route:
+    """Return the route of a name."""
+    return _BY_NAME[name]
 
 
 def split_target(target: str) -> tuple[str, str]:

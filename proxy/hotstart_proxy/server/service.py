@@ -22,7 +22,9 @@ from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
 from .composition import Level, announcements, compose, news_sources
 from .connections import Connection
+from .facades import Facade
 from .file_answers import AnswerOptions, FileAnswers
+from .hub.facade import HubFacade
 from .listeners import Listeners, bind_listeners
 from .routes import Listener
 from .settings import Settings
@@ -144,6 +146,7 @@ class Service:
             tokens is not None, settings.alias_ttl, settings.presign_expiry, settings.batch_requests
         )
         answers = FileAnswers(cache, options)
+        facades: dict[Listener, Sequence[Facade]] = {Listener.DATA: (HubFacade(cache, answers),)}
         for listener in Listener:
             routes = handlers(
                 listener, cache, awaited.state, arrivals, answers, metrics, self._is_draining, self._scrape
@@ -155,6 +158,7 @@ class Service:
                 metrics,
                 self._is_draining,
                 self._name,
+                facades.get(listener, ()),
             )
         if self._listeners is None:
             self._listeners = bind_listeners(settings)
