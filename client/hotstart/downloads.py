@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,7 @@ class Download:
         *,
         owner: object | None = None,
         progress: Callable[[int], None] | None = None,
+        only: Sequence[File] | None = None,
     ) -> None:
         """Prepare.
 
@@ -61,11 +62,13 @@ class Download:
             folder: where; None is ``default_folder``.
             owner: keeps the locks of symbolic links as long as it lives; None makes no symbolic links.
             progress: is told how many more bytes are in place, from several threads.
+            only: files of the version; None is what the reference names, a file or all.
         """
         manifest = opened.opening.manifest
         self.folder = default_folder(manifest.model, manifest.version) if folder is None else Path(folder)
         self._opened = opened
         self._owner = owner
+        self._only = only
         self.progress = progress or (lambda size: None)
 
     @property
@@ -75,6 +78,8 @@ class Download:
         Raises:
             FileNotInVersion: the reference names a file that is not there.
         """
+        if self._only is not None:
+            return tuple(self._only)
         manifest = self._opened.opening.manifest
         path = self._opened.reference.file
         if path is None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hotstart.model import Model
     from hotstart.sources.chain import Chain
 
-__all__ = ["LoadedModule", "load_module"]
+__all__ = ["LoadedModule", "load_module", "read_infos"]
 
 # Of tensors that are whole and not in the module yet: without a bound, a fast source would bring a second
 # copy of the model into memory while the first tensors are copied.
@@ -109,7 +109,8 @@ def load_module(
         )
 
     everything = options(None)
-    infos = _read_infos(model)
+    # All headers at first, so that all is compared before anything is changed.
+    infos = read_infos(model)
     # Where several names of a tied tensor are in the version, the first is as good as the others.
     chosen = {name: place for place in places if (name := _first(place.names, infos)) is not None}
     known = {name for place in places for name in place.names}
@@ -188,8 +189,12 @@ def _kind(dtype: Any) -> str | None:
     return None if dtype.is_complex or str(dtype) == "torch.bool" else "integer"
 
 
-def _read_infos(model: Model) -> dict[str, TensorInfo]:
-    """Read the headers of all files at once, so that all is compared before anything is changed."""
+def read_infos(model: Model) -> dict[str, TensorInfo]:
+    """Return what the headers of a version's weights say of each tensor; all headers are read at once.
+
+    Raises:
+        WeightsNotFound, ShardMismatch, FormatError, AllSourcesFailed, IntegrityError
+    """
     infos: dict[str, TensorInfo] = {}
     targets: list[WeightsTarget] = []
     headers: dict[str, Header] = {}
