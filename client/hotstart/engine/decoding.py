@@ -42,14 +42,9 @@ class Decoders:
 
 
 class TwinDecoder:
-    """Decodes frames, for one thread at a time: it reuses its memory.
-
-    Attributes:
-        is_new: it has decoded nothing yet; its first frame imports what that takes.
-    """
+    """Decodes frames, for one thread at a time: it reuses its memory."""
 
     def __init__(self) -> None:
-        self.is_new = True
         self._frames = FrameDecoder()
         self._merge: Merge | None = None
         self._planes = memoryview(bytearray())
@@ -66,7 +61,6 @@ class TwinDecoder:
         Raises:
             FormatError: the frame is malformed or damaged, or holds something else.
         """
-        self.is_new = False
         if twin.is_planes and entry.content.start == 0:
             content = memoryview(bytearray(PREFIX_BYTES + len(destination)))
             self._frames.decode_into(stored, content)

@@ -3,7 +3,8 @@
 The decision is pure; ``Picker`` feeds it with what a load measures. A load begins with plain bytes, which
 commit it to nothing, and measures the link on the first of them. Where that says that a twin is there sooner,
 the rest is asked for as the twin: the plan is in offsets of the file, so nothing is received twice but the
-frames that both parts touch. Once some of the twin is decoded, its measured cost decides anew.
+frames that both parts touch. What decoding costs is an estimate. So it is looked at once how fast the file
+then gets done: where plain bytes had come faster, the rest is plain, and so are later loads of the process.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ __all__ = ["PLAIN", "Choice", "Picker", "choose", "plan_of"]
 
 PLAIN = "plain"
 TWIN_SUFFIXES: Mapping[str, str] = {"zstd": ZSTD_SUFFIX, "planes": PLANES_SUFFIX}
-# CPU seconds a byte. Receiving is what sockets and page faults cost. Decoding is of the file's bytes, and of
-# a slow core: measured on the first frames, it is known better.
+# CPU seconds a byte. Receiving is what sockets and page faults cost. Decoding is of the file's bytes. CPU
+# time measured meanwhile says little: the kernel books its work on packets on whichever thread it interrupts.
 RECEIVE_COST = 0.4e-9
 DECODE_COSTS: Mapping[str, float] = {"zstd": 1.2e-9, "planes": 1.0e-9}
 # A twin must be there so much sooner: what it costs to change over, and that the link may do better yet.
@@ -36,8 +37,8 @@ _WORTHWHILE = 0.95
 _CPU_SHARE = 0.6
 # What the link is measured on: the sooner that is known, the more is still to be asked for.
 _SAMPLE_BYTES = 8 * 1024 * 1024
-# What decoding is measured on.
-_DECODED_BYTES = 32 * 1024 * 1024
+# What a twin's pace is measured on, in bytes of the file: several frames on each connection.
+_PACE_BYTES = 64 * 1024 * 1024
 
 
 class Choice(NamedTuple):
@@ -55,9 +56,7 @@ class Choice(NamedTuple):
         return f"{self.name}: {self.reason}"
 
 
-def choose(
-    size: int, twins: Mapping[str, int], link: float, cpus: int, decode_costs: Mapping[str, float]
-) -> Choice:
+def choose(size: int, twins: Mapping[str, int], link: float, cpus: int) -> Choice:
     """Return what is there first.
 
     Bytes arrive at the link's pace while others are decoded, so the longer of the two counts.
@@ -67,7 +66,6 @@ def choose(
         twins: sizes of the twins, by name.
         link: bytes that arrive in a second, over all connections.
         cpus: that the process may use.
-        decode_costs: CPU seconds for a byte of the file, by the twin's name.
     """
     plain_seconds = max(size / link, size * RECEIVE_COST / cpus)
     arrives = f"bytes arrive at {format_bytes(round(link))}/s"
@@ -75,7 +73,7 @@ def choose(
     too_slow = False
     for name, stored in twins.items():
         arrival = stored / link
-        work = (stored * RECEIVE_COST + size * decode_costs[name]) / cpus
+        work = (stored * RECEIVE_COST + size * DECODE_COSTS[name]) / cpus
         too_slow |= work > arrival * _CPU_SHARE
         if work <= arrival * _CPU_SHARE and arrival < best_seconds:
             best, best_seconds = name, arrival
@@ -92,13 +90,14 @@ def _counted(cpus: int) -> str:
 
 
 class _Known:
-    """What this process has measured: links by the name of their source, costs of decoding by twin."""
+    """What this process has measured, by the name of the source."""
 
     def __init__(self) -> None:
         # Innermost: nothing is called under it.
         self.lock = threading.Lock()
         self.links: dict[str, float] = {}
-        self.costs: dict[str, float] = dict(DECODE_COSTS)
+        # Where a twin was slower than plain bytes, and why.
+        self.plain: dict[str, Choice] = {}
 
 
 _known = _Known()
@@ -126,10 +125,10 @@ class Picker:
         self._targets: list[Target] = []
         # Those that were asked for as something else than what is picked by now.
         self._outdated: list[Target] = []
-        self._decoded_bytes = 0
-        self._decode_seconds = 0.0
         self._is_measuring_link = False
-        self._link: float | None = None
+        self._link = 0.0
+        # Of bytes of the file that are done, while it is looked at how fast a twin is.
+        self._pace: Meter | None = None
         self._choice: Choice | None = None
 
     @property
@@ -163,11 +162,14 @@ class Picker:
             smallest = min(self._twin_sizes, key=lambda name: self._twin_sizes[name])
             return Choice(smallest, f"{source.name} holds it, and not the plain bytes")
         with _known.lock:
+            beaten = _known.plain.get(self._source_name)
             link = _known.links.get(self._source_name)
-        self._is_measuring_link = True
+        if beaten is not None:
+            return beaten
         if link is None:
+            self._is_measuring_link = True
             return Choice(PLAIN, "it was all asked for before the link was measured")
-        return choose(self._size, self._twin_sizes, link, self._cpus, _known_costs())
+        return self._chosen(link)
 
     def _asked_for(self, files: Sequence[File], source: Source) -> Choice:
         if self._compression is Compression.NONE:
@@ -187,41 +189,51 @@ class Picker:
         """Note bytes as they arrive; harmless from several threads at once."""
         self._meter.arrived(count, now)
 
-    def decoded(self, name: str, count: int, cpu_seconds: float) -> None:
-        """Note that decoding count bytes of the file from a twin took so much of a CPU."""
-        with self._lock:
-            self._decoded_bytes += count
-            self._decode_seconds += cpu_seconds
-            if self._decoded_bytes < _DECODED_BYTES:
-                return
-            cost = self._decode_seconds / self._decoded_bytes
-            self._decoded_bytes, self._decode_seconds = 0, 0.0
-            with _known.lock:
-                _known.costs[name] = cost
-            if self._link is not None:
-                self._pick(self._link)
+    def done(self, count: int, now: float) -> None:
+        """Note bytes of files that are in their place; harmless from several threads at once."""
+        if (pace := self._pace) is not None:
+            pace.arrived(count, now)
 
     def outdated(self, now: float) -> list[tuple[Target, TwinPlan | None]]:
         """Return targets to be asked for as something else from now on: with the twin, or None for plain."""
-        if not self._is_measuring_link and not self._outdated:
+        if not self._is_measuring_link and self._pace is None and not self._outdated:
             return []
         with self._lock:
             if self._is_measuring_link and (link := self._meter.rate(now)) is not None:
                 self._is_measuring_link = False
-                self._link = link
                 with _known.lock:
                     _known.links[self._source_name] = link
-                self._pick(link)
+                # Without targets, all of it stays what it was begun as.
+                if self._targets:
+                    self._pick(self._chosen(link))
+            elif self._pace is not None and (pace := self._pace.rate(now)) is not None:
+                self._pace = None
+                self._judge(pace)
             assert self._choice is not None
             return [(target, plan_of(target.file, self._choice.name)) for target in self._outdated]
 
-    def _pick(self, link: float) -> None:
-        if not self._targets:
-            # All of it stays what it was begun as.
+    def _chosen(self, link: float) -> Choice:
+        choice = choose(self._size, self._twin_sizes, link, self._cpus)
+        self._link = link
+        self._pace = None if choice.name == PLAIN else Meter(_PACE_BYTES)
+        return choice
+
+    def _judge(self, pace: float) -> None:
+        assert self._choice is not None
+        if pace >= self._link:
             return
-        before = self._choice
-        self._choice = choose(self._size, self._twin_sizes, link, self._cpus, _known_costs())
-        if before is None or before.name != self._choice.name:
+        plain = Choice(
+            PLAIN,
+            f"with {self._choice.name} {format_bytes(round(pace))}/s of the file got done, and plain bytes"
+            f" arrive at {format_bytes(round(self._link))}/s",
+        )
+        with _known.lock:
+            _known.plain[self._source_name] = plain
+        self._pick(plain)
+
+    def _pick(self, choice: Choice) -> None:
+        before, self._choice = self._choice, choice
+        if before is None or before.name != choice.name:
             self._outdated = list(self._targets)
 
     def changed_over(self, target: Target) -> None:
@@ -243,8 +255,3 @@ def plan_of(file: File, name: str) -> TwinPlan | None:
 
 def _twin(file: File, name: str) -> Representation | None:
     return file.twin(TWIN_SUFFIXES[name])
-
-
-def _known_costs() -> dict[str, float]:
-    with _known.lock:
-        return dict(_known.costs)

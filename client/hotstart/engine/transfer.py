@@ -458,7 +458,9 @@ class Transfer:
                 self._end(None)
         self._grow()
         if self._picker is not None:
-            for outdated, twin in self._picker.outdated(time.perf_counter()):
+            now = time.perf_counter()
+            self._picker.done(len(good), now)
+            for outdated, twin in self._picker.outdated(now):
                 if self._change_over(outdated, twin):
                     self._picker.changed_over(outdated)
         return settled.pieces
@@ -501,11 +503,6 @@ class Transfer:
             self._buffers |= target.is_buffered
             self._condition.notify_all()
             return True
-
-    def decoded(self, twin: TwinPlan, count: int, cpu_seconds: float) -> None:
-        """Note what it took to decode count bytes of a file."""
-        if self._picker is not None:
-            self._picker.decoded(twin.name, count, cpu_seconds)
 
     def note_form(self, twin: TwinPlan | None) -> None:
         """Note what is being asked for."""

@@ -289,7 +289,6 @@ class Worker:
         wanted = entry.content.intersection(ByteRange(request.position, request.stop))
         try:
             with self._transfer.decoders.borrowed() as decoder:
-                is_new, began = decoder.is_new, time.thread_time()
                 if wanted == entry.content:
                     decoder.decode(twin, entry, stored, target.window(wanted))
                 else:
@@ -298,15 +297,12 @@ class Worker:
                     decoder.decode(twin, entry, stored, whole)
                     start = wanted.start - entry.content.start
                     target.window(wanted)[:] = whole[start : start + len(wanted)]
-                seconds = time.thread_time() - began
         except FormatError as error:
             what = f"the frame at byte {entry.stored.start} of {twin.representation.path}"
             raise _DamagedFrame(IntegrityError(what, "a sound zstd frame", error.reason)) from error
         finally:
             self._frame_of = ("", 0)
             self._frame_filled = 0
-        if not is_new:
-            self._transfer.decoded(twin, len(entry.content), seconds)
         request.position = wanted.stop
         self._settle(target, wanted)
         if twin.is_planes and wanted.start == 0:

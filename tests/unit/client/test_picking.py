@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hotstart.engine.picking import DECODE_COSTS, choose
+from hotstart.engine.picking import choose
 
 MEBIBYTE = 1024 * 1024
 GIBIBYTE = 1024 * MEBIBYTE
@@ -34,25 +34,19 @@ def test_what_is_there_first_is_picked(
     gigabits: float, cpus: int, twins: dict[str, int], expected: str
 ) -> None:
     """On slow links the smallest; on fast ones plain bytes, unless there are CPUs enough to decode."""
-    choice = choose(GIBIBYTE, twins, gigabits * GIGABIT, cpus, DECODE_COSTS)
+    choice = choose(GIBIBYTE, twins, gigabits * GIGABIT, cpus)
     assert choice.name == expected
     assert f"bytes arrive at {gigabits * 120:.1f} MB/s" in choice.reason or gigabits >= 8
 
 
-def test_a_decoder_that_turns_out_slow_is_not_used() -> None:
-    """What was measured counts, whatever the estimate was."""
-    costs = {"zstd": 1e-9, "planes": 20e-9}
-    assert choose(GIBIBYTE, FLOATS, GIGABIT, 2, costs).name == "zstd"
-
-
 def test_the_reason_is_a_sentence() -> None:
     """It names the link, the share of the bytes, and the CPUs."""
-    assert str(choose(GIBIBYTE, FLOATS, GIGABIT, 2, DECODE_COSTS)) == (
+    assert str(choose(GIBIBYTE, FLOATS, GIGABIT, 2)) == (
         "planes: bytes arrive at 120.0 MB/s, only 83% of them have to, and 2 CPUs can keep up"
     )
-    assert str(choose(GIBIBYTE, FLOATS, 10 * GIGABIT, 1, DECODE_COSTS)) == (
+    assert str(choose(GIBIBYTE, FLOATS, 10 * GIGABIT, 1)) == (
         "plain: bytes arrive at 1.2 GB/s, and 1 CPU could hardly decode a twin as fast"
     )
-    assert str(choose(GIBIBYTE, {}, GIGABIT, 1, DECODE_COSTS)) == (
+    assert str(choose(GIBIBYTE, {}, GIGABIT, 1)) == (
         "plain: bytes arrive at 120.0 MB/s, and a twin would not save enough of them"
     )
