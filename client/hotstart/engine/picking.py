@@ -35,8 +35,10 @@ _WORTHWHILE = 0.95
 # Of the time that its bytes take to arrive, so much of the CPUs' may go into them: the process has other work
 # (importing its framework), and the estimates are estimates.
 _CPU_SHARE = 0.6
-# What the link is measured on: the sooner that is known, the more is still to be asked for.
+# What the link is measured on: the sooner that is known, the more is still to be asked for. But no less time:
+# as long as connections are coming up, a link of 10 Gbit/s may look like one of five.
 _SAMPLE_BYTES = 8 * 1024 * 1024
+_LEAST_SAMPLE_SECONDS = 0.05
 # What a twin's pace is measured on, in bytes of the file: several frames on each connection.
 _PACE_BYTES = 64 * 1024 * 1024
 
@@ -116,7 +118,7 @@ class Picker:
         self._compression = compression
         self._cpus = cpus
         self._lock = threading.Lock()
-        self._meter = Meter(_SAMPLE_BYTES)
+        self._meter = Meter(_SAMPLE_BYTES, _LEAST_SAMPLE_SECONDS)
         # All below are guarded by the lock.
         self._source_name = ""
         # Sizes of the plain bytes and, by name, of the twins that may be picked; of all files together.
