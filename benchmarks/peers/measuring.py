@@ -36,6 +36,7 @@ __all__ = ["Loader", "checksum", "own_memory_bytes", "serve"]
 Loader: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 _CLONE_NEWNET = 0x40000000
+_MADV_POPULATE_WRITE = 23
 _SAMPLE_SECONDS = 0.002
 _OWN = ("RssAnon:", "RssShmem:")
 _WORD_BYTES = 8
@@ -108,6 +109,8 @@ def _carry_out(
     try:
         if request.get("network"):
             _enter_network(request["network"])
+        if not request.get("watch_memory"):
+            _own_pages()
         if prepare is not None:
             prepare(request)
         answer: dict[str, Any] = _measure(load, request)
@@ -135,6 +138,24 @@ def _measure(load: Loader, request: Mapping[str, Any]) -> dict[str, Any]:
     # hotstart's alone have one.
     report = getattr(tensors, "report", None)
     return answer if report is None else {**answer, "picked": list(report.representations)}
+
+
+def _own_pages() -> None:
+    """Copy the pages that are still the parent's, as a program that had not been forked would own them.
+
+    Else every object that is touched costs a page fault first: 8 ms of a load that maps 520 tensors.
+    """
+    library = ctypes.CDLL(None)
+    with open("/proc/self/maps", encoding="ascii") as maps:
+        lines = [line.split(maxsplit=5) for line in maps]
+    for place, mode, *_ in lines:
+        if mode == "rw-p":
+            start, _, stop = place.partition("-")
+            address = int(start, 16)
+            # Refused by kernels before 5.14, which leaves the pages as they were.
+            library.madvise(
+                ctypes.c_void_p(address), ctypes.c_size_t(int(stop, 16) - address), _MADV_POPULATE_WRITE
+            )
 
 
 def _enter_network(path: str) -> None:
