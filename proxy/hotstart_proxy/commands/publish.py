@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from hotstart.wire.errors import InvalidReference
 from hotstart.wire.manifest import TWIN_SUFFIXES
@@ -53,6 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to publish it as; must not be there yet",
     )
     add_origin_argument(parser)
+    add_publish_options(parser)
+    parser.add_argument(
+        "--twins",
+        metavar="org/name@version",
+        type=checked(version_reference),
+        help="publish nothing, but add twins to a version that was uploaded by other means",
+    )
+    add_layout_argument(parser, "for --twins")
+    add_json_argument(parser)
+    parser.set_defaults(refuse=parser.error)
+
+
+def add_publish_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that publishes a folder can be told."""
     parser.add_argument(
         "--alias", metavar="NAME", type=checked(check_alias), help="make this alias mean the version, at once"
     )
@@ -65,25 +80,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a string of your own for the manifest; may be repeated",
     )
     parser.add_argument(
-        "--twins",
-        metavar="org/name@version",
-        type=checked(_version_reference),
-        help="publish nothing, but add twins to a version that was uploaded by other means",
-    )
-    parser.add_argument(
         "--suffix",
         choices=[suffix.removeprefix(".") for suffix in TWIN_SUFFIXES],
         action="append",
         help="which twins to make: zst (zstd-framed), zsp (byte planes); may be repeated; default: zst where "
         "it pays, and zsp too where it is smaller by another 3%%",
     )
-    add_layout_argument(parser, "for --twins")
     add_notify_argument(parser)
-    add_json_argument(parser)
-    parser.set_defaults(refuse=parser.error)
 
 
-def _version_reference(text: str) -> Reference:
+def version_reference(text: str) -> Reference:
+    """Parse a reference that names a version.
+
+    Raises:
+        InvalidReference: it does not.
+    """
     reference = parse_reference(text)
     exact_version(reference)
     return reference
@@ -116,16 +127,39 @@ def run(arguments: argparse.Namespace) -> int:
         # An empty DIR, as an unset variable gives it, would be the current folder.
         arguments.refuse("expected DIR and org/name@version (or --twins org/name@version)")
     try:
-        reference = _version_reference(arguments.reference)
+        reference = version_reference(arguments.reference)
     except InvalidReference as error:
         arguments.refuse(str(error))
-    metadata = dict(arguments.metadata)
-    if len(metadata) < len(arguments.metadata):
+    check_publish_options(arguments)
+    return publish_folder(arguments, Path(arguments.folder), reference)
+
+
+def check_publish_options(arguments: argparse.Namespace) -> None:
+    """Refuse, as wrong usage, what cannot be right."""
+    if len(dict(arguments.metadata)) < len(arguments.metadata):
         arguments.refuse("--metadata: a key was given twice")
-    return run_interruptibly(lambda: _publish(arguments, reference, metadata), _HOW_TO_GO_ON)
 
 
-async def _publish(arguments: argparse.Namespace, reference: Reference, metadata: dict[str, str]) -> int:
+def publish_folder(
+    arguments: argparse.Namespace,
+    folder: Path,
+    reference: Reference,
+    told: Mapping[str, object] = MappingProxyType({}),
+) -> int:
+    """Publish folder as arguments say, print a summary, and return the exit status.
+
+    Args:
+        arguments: with the options of ``add_publish_options``, ``--origin`` and ``--json``.
+        folder: what to publish.
+        reference: names a version.
+        told: what else the summary in JSON tells.
+    """
+    return run_interruptibly(lambda: _publish(arguments, folder, reference, told), _HOW_TO_GO_ON)
+
+
+async def _publish(
+    arguments: argparse.Namespace, folder: Path, reference: Reference, told: Mapping[str, object]
+) -> int:
     from hotstart_proxy.origins.urls import open_origin
 
     began = time.monotonic()
@@ -133,17 +167,17 @@ async def _publish(arguments: argparse.Namespace, reference: Reference, metadata
         with drawn_progress() as progress:
             published = await publish(
                 origin,
-                Path(arguments.folder),
+                folder,
                 reference,
                 alias=arguments.alias,
-                metadata=metadata,
+                metadata=dict(arguments.metadata),
                 twins=_twin_choice(arguments),
                 progress=progress,
             )
     seconds = time.monotonic() - began
     notified = await tell_proxies(arguments.notify, published.model)
     if arguments.json:
-        print(json.dumps({**_publish_summary(published, seconds), **notified}))
+        print(json.dumps({**told, **_publish_summary(published, seconds), **notified}))
     else:
         _print_published(published, seconds)
     return 0

@@ -8,6 +8,8 @@ from hotstart.wire.errors import HotstartError
 
 __all__ = [
     "CannotPresign",
+    "CannotWrite",
+    "ConversionRefused",
     "FileChanged",
     "FolderRefused",
     "IndexContended",
@@ -189,3 +191,31 @@ class Stopped(PublishingError):
 
     def __init__(self) -> None:
         super().__init__("stopped")
+
+
+class ConversionRefused(PublishingError):
+    """A checkpoint cannot be converted as it is. Nothing was written.
+
+    Attributes:
+        path: of the file or folder.
+        problems: what is wrong with it and what to do, a phrase each.
+    """
+
+    def __init__(self, path: str, problems: Sequence[str]) -> None:
+        self.path = path
+        self.problems = tuple(problems)
+        super().__init__(f"cannot convert {path}: {first_few(problems)}")
+
+
+class CannotWrite(PublishingError):
+    """What a conversion makes cannot be written. Nothing is left of it.
+
+    Attributes:
+        path: of the folder to be.
+        reason: what the system says, or what to do.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"cannot write {path}: {reason}")
