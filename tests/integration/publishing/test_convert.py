@@ -232,7 +232,7 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
 def sharded(folder: Path) -> dict[str, Any]:
     """Write a sharded model's folder, and return its tensors."""
     tensors = {f"layer.{number}.weight": torch.randn(8, 8) for number in range(4)}
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in (1, 2):
         shard = f"pytorch_model-{number:05d}-of-00002.bin"
         own = dict(list(tensors.items())[number - 1 :: 2])
