@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import struct
 import threading
@@ -76,7 +77,9 @@ class Direction:
 
 
 class Relay:
-    """Passes every connection to its port on to another port of 127.0.0.1; a context manager.
+    """Passes every connection to its port on to another port of 127.0.0.1, or to several in turn.
+
+    A context manager.
 
     Attributes:
         port: where it listens.
@@ -86,8 +89,8 @@ class Relay:
         gets: how many GET requests went through.
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, *targets: int) -> None:
+        self._targets = itertools.cycle(targets)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self.requests = Direction()
@@ -149,7 +152,7 @@ class Relay:
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self._target))
+                far = socket.create_connection(("127.0.0.1", next(self._targets)))
             except OSError:
                 # As if nobody listened here either.
                 near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

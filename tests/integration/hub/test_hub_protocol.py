@@ -260,6 +260,22 @@ def test_old_versions_are_found_by_their_ids(processes: Processes, tmp_path: Pat
         assert (answer.status, answer.body) == (200, version.encode())
 
 
+def test_an_id_that_another_proxy_gave(processes: Processes, tmp_path: Path) -> None:
+    """An id is found by a proxy that asked the origin just before the version was published."""
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    model = make_model(tmp_path / "model", 1, mebibytes=1)
+    publish(processes, model, "org/bert@1", origin)
+    quick = processes.serve(f"file://{origin}", tmp_path / "quick", "--alias-ttl", "50ms")
+    slow = processes.serve(f"file://{origin}", tmp_path / "slow", "--alias-ttl", "1h")
+    commit(slow, "1")
+    (model / "config.json").write_text("2")
+    publish(processes, model, "org/bert@2", origin)
+    check_error(ask(slow.port, f"{API}/revision/{'0' * 40}"), 404, "RevisionNotFound")
+    wait_until("the version", lambda: ask(quick.port, f"{API}/revision/2").status == 200)
+    assert ask(slow.port, f"{FILE}/{commit(quick, '2')}/config.json").body == b"2"
+
+
 def test_a_version_that_is_published_anew_has_another_id(processes: Processes, tmp_path: Path) -> None:
     """After a version was withdrawn and published with other files its old id is not found any more."""
     origin = tmp_path / "origin"

@@ -7,6 +7,7 @@ the same ids of the same origin.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
@@ -62,6 +63,11 @@ class Commits:
         index = await self._cache.index(model)
         found = self._look(index, commit)
         if found is None:
+            index = await self._cache.index(model, _UNKNOWN_MAX_AGE_SECONDS)
+            found = self._look(index, commit) or await self._learn(index, commit)
+        if found is None:
+            # The client may know it from another proxy, which asked the origin less than that second ago.
+            await asyncio.sleep(_UNKNOWN_MAX_AGE_SECONDS)
             index = await self._cache.index(model, _UNKNOWN_MAX_AGE_SECONDS)
             found = self._look(index, commit) or await self._learn(index, commit)
         if found is None:
