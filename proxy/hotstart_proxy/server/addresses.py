@@ -8,6 +8,7 @@ import re
 import socket
 import stat
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from hotstart.wire.errors import HotstartError
@@ -66,6 +67,14 @@ class TcpAddress:
     host: str
     port: int
 
+    @property
+    def is_local(self) -> bool:
+        """Only this host gets there."""
+        try:
+            return ip_address(self.host.partition("%")[0]).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -79,6 +88,11 @@ class UnixAddress:
     """The path of a Unix socket."""
 
     path: Path
+
+    @property
+    def is_local(self) -> bool:
+        """Only this host gets there."""
+        return True
 
     def __str__(self) -> str:
         return f"unix:{self.path}"

@@ -66,10 +66,15 @@ class FileAnswers:
         exchange.model, exchange.version = resolved.manifest.model, resolved.manifest.version
         return resolved
 
-    def cache_control(self, *, immutable: bool) -> str:
-        """Return Cache-Control of what can never change, or of what may."""
+    def cache_control(self, *, immutable: bool, private: bool = False) -> str:
+        """Return Cache-Control of what can never change, or of what may.
+
+        Args:
+            immutable: it cannot.
+            private: the door asks for more than tokens, so that the answer is for one client alone.
+        """
         age = IMMUTABLE if immutable else f"max-age={int(self.options.alias_ttl_seconds)}"
-        return f"{'private' if self.options.needs_token else 'public'}, {age}"
+        return f"{'private' if private or self.options.needs_token else 'public'}, {age}"
 
     async def respond(
         self,

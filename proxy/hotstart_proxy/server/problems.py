@@ -21,6 +21,7 @@ from hotstart_proxy.origins.base import (
 )
 from hotstart_proxy.stores.base import NeverFits, NoSpaceNow, StoreError
 
+from .s3 import errors as s3_errors
 from .selection import PreconditionFailed
 from .tiers import BatchFull, InvalidTier
 
@@ -131,15 +132,23 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     InvalidReference: (400, "invalid-reference"),
     InvalidQuery: (400, "invalid-query"),
     InvalidTier: (400, "invalid-tier"),
+    s3_errors.MalformedKey: (400, "malformed-key"),
+    s3_errors.MalformedAuthorization: (400, "malformed-authorization"),
     Unauthorized: (401, "unauthorized"),
+    s3_errors.AccessDenied: (403, "access-denied"),
+    s3_errors.UnknownAccessKey: (403, "unknown-access-key"),
+    s3_errors.SignatureMismatch: (403, "signature-mismatch"),
+    s3_errors.TooSkewed: (403, "time-too-skewed"),
     NoSuchRoute: (404, "no-such-route"),
     NotFound: (404, "not-found"),
+    s3_errors.NoSuchBucket: (404, "no-such-bucket"),
     MethodNotAllowed: (405, "method-not-allowed"),
     NotKept: (409, "not-kept"),
     Pinned: (409, "pinned"),
     PreconditionFailed: (412, "precondition-failed"),
     RangeNotSatisfiable: (416, "range-not-satisfiable"),
     BatchFull: (429, "batch-full"),
+    s3_errors.NotImplementedHere: (501, "not-implemented"),
     FormatError: (502, "origin-malformed"),
     IntegrityError: (502, "origin-damaged"),
     OriginError: (502, "origin-failed"),

@@ -51,6 +51,9 @@ class RouteName(StrEnum):
     HUB_TREE = "hub-tree"
     HUB_PATHS = "hub-paths-info"
     HUB_COMMITS = "hub-commits"
+    S3_BUCKETS = "s3-buckets"
+    S3_BUCKET = "s3-bucket"
+    S3_OBJECT = "s3-object"
     WARM = "warm"
     PIN = "pin"
     UNPIN = "unpin"
@@ -129,6 +132,9 @@ ROUTES: tuple[Route, ...] = (
         "some files and folders",
     ),
     Route(RouteName.HUB_COMMITS, READ, f"{_HUB_API}/commits/{{revision}}", _DATA, True, "the one commit"),
+    Route(RouteName.S3_BUCKETS, READ, "/s3/", _DATA, True, "the bucket, as S3 lists it"),
+    Route(RouteName.S3_BUCKET, READ, "/s3/{bucket}", _DATA, True, "what is in it, as S3 lists it"),
+    Route(RouteName.S3_OBJECT, READ, "/s3/{bucket}/{key}", _DATA, True, "bytes, as S3 gives them"),
     Route(RouteName.WARM, ("POST",), "/v1/models/{model}@{version}:warm", _ADMIN, False, "fill the store"),
     Route(RouteName.PIN, ("POST",), "/v1/models/{model}@{version}:pin", _ADMIN, False, "keep it for good"),
     Route(RouteName.UNPIN, ("POST",), "/v1/models/{model}@{version}:unpin", _ADMIN, False, "end a pin"),

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 
 from hotstart._version import __version__
@@ -27,6 +28,8 @@ from .file_answers import AnswerOptions, FileAnswers
 from .hub.facade import HubFacade
 from .listeners import Listeners, bind_listeners
 from .routes import Listener
+from .s3.facade import S3Facade
+from .s3.key_file import S3Keys
 from .settings import Settings
 from .tokens import Tokens
 
@@ -146,7 +149,12 @@ class Service:
             tokens is not None, settings.alias_ttl, settings.presign_expiry, settings.batch_requests
         )
         answers = FileAnswers(cache, options)
-        facades: dict[Listener, Sequence[Facade]] = {Listener.DATA: (HubFacade(cache, answers),)}
+        keys = S3Keys(settings.s3_keys) if settings.s3_keys is not None else None
+        s3 = partial(S3Facade, cache, answers, settings.s3_bucket, keys)
+        facades: dict[Listener, Sequence[Facade]] = {
+            Listener.DATA: (HubFacade(cache, answers), s3("/s3")),
+            Listener.S3: (s3(""),),
+        }
         for listener in Listener:
             routes = handlers(
                 listener, cache, awaited.state, arrivals, answers, metrics, self._is_draining, self._scrape

@@ -25,6 +25,7 @@ from hotstart_proxy.stores.urls import InvalidStoreUrl, parse_store_url
 
 from .addresses import Address, InvalidAddress, parse_address
 from .quantities import InvalidQuantity, parse_duration, parse_mode, parse_size
+from .s3.targets import BUCKET_RULE, is_bucket_name
 
 __all__ = [
     "CONFIG_ENVIRONMENT",
@@ -191,6 +192,12 @@ def _positive_duration(text: str) -> float:
     return seconds
 
 
+def _bucket(text: str) -> str:
+    if not is_bucket_name(text):
+        raise _Unfit(f"{text!r}: a bucket's name is {BUCKET_RULE}")
+    return text
+
+
 def _presign_duration(text: str) -> int:
     seconds = int(parse_duration(text))
     low, high = _PRESIGN_BOUNDS_SECONDS
@@ -315,6 +322,19 @@ class Settings:
         help_text="Where to serve S3's protocol alone, for clients whose endpoint has no path; may be given"
         " several times.",
         repeatable=True,
+    )
+    s3_bucket: str = _setting(
+        _bucket,
+        default="models",
+        unit="name",
+        help_text="What S3's clients call the bucket that all models are in.",
+    )
+    s3_keys: Path | None = _setting(  # noqa: RUF009  it is dataclasses.field
+        _file,
+        default="(only this host and Unix sockets may use S3)",
+        unit="path",
+        help_text="File with one key a line, ID SECRET, with which S3's clients must sign; the word premium"
+        " behind one lets its requests be of that tier. Read again when it changes.",
     )
     cdn: tuple[Address, ...] = _setting(
         parse_address,
@@ -498,6 +518,7 @@ def load_settings(
     if "sqs_queue" in values and not values.get("origin", "s3:").startswith("s3:"):
         reason = "events of S3 are of no use without an origin s3://BUCKET/PREFIX"
         problems.append(Problem(_BY_NAME["sqs_queue"].flag, reason))
+    problems += _s3_problems(values, places)
     if problems:
         raise InvalidSettings(problems)
     return LoadedSettings(Settings(**values), _unknown_environment(environment))
@@ -518,6 +539,16 @@ def _level_problems(values: Mapping[str, Any], places: Mapping[str, str]) -> lis
         text = f"{len(budgets)} budgets, and stores: {len(stores)}; expected at most one for each"
         problems.append(Problem(places["budget"], text))
     return problems
+
+
+def _s3_problems(values: Mapping[str, Any], places: Mapping[str, str]) -> list[Problem]:
+    if "s3_keys" in values or "token_file" in values:
+        return []
+    return [
+        Problem(places["s3_listen"], f"{address}: without --s3-keys nobody but this host may use S3")
+        for address in values.get("s3_listen", ())
+        if not address.is_local
+    ]
 
 
 def _find(
