@@ -22,7 +22,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 STAMP = $(VENV)/.installed
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-system soak lint format bench bench-full bench-quick bench-gpu peers clean
+.PHONY: help demo test test-clients test-system soak lint format bench bench-full bench-quick bench-gpu peers clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -33,6 +33,11 @@ demo: $(STAMP)-demo-$(ORIGIN) ## publish, serve and load real weights (ORIGIN=s3
 
 test: $(STAMP)-dev ## run the tests against real servers and processes
 	$(BIN)/python -m pytest --numprocesses auto --dist loadscope $(PYTEST_ARGS)
+
+test-clients: $(STAMP)-dev ## try the clients that people use, each in an environment of its own, and print a table
+	$(BIN)/python -m tests.clients.environments
+	$(BIN)/python -m tests.clients.table
+	$(BIN)/python -m pytest -m clients $(PYTEST_ARGS)
 
 test-system: $(STAMP)-dev $(STAMP)-checkpoints ## run the tests that need strace, nginx, a tmpfs or root
 	$(BIN)/python -m pytest -m system $(PYTEST_ARGS)
@@ -66,7 +71,7 @@ bench-gpu: $(STAMP)-bench ## test and measure what a GPU does, where there is on
 peers: $(PEERS_VENV)/.installed ## the systems that hotstart is measured against, in $(PEERS_VENV)
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) $(PEERS_VENV) .bench .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS_VENV) .venv-clients .bench .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find client proxy tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as old as what it was installed from, so a changed pyproject.toml installs again.
