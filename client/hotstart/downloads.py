@@ -29,11 +29,16 @@ from hotstart.wire.ranges import ByteRange
 if TYPE_CHECKING:
     from hotstart.sources.chain import Opened
 
-__all__ = ["Download", "default_folder"]
+__all__ = ["Download", "default_folder", "side_files"]
 
 # No file of a version begins like this (reserved names), so a leftover is known for what it is.
 _TEMPORARY = ".hotstart-{}.part"
 _HASH_BYTES = 1024 * 1024
+# Weights in whatever form: who loads a tokenizer or a configuration reads none of them.
+_WEIGHTS = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".npz", ".npy", ".tflite"),
+    *(".onnx", ".onnx_data", ".onnx.data", ".pb", ".ot", ".mlmodel", ".tar", ".zip"),
+)
 
 
 def default_folder(model: str, version: str) -> Path:
@@ -41,6 +46,11 @@ def default_folder(model: str, version: str) -> Path:
     cache = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
     return root.joinpath("hotstart", *model.split("/"), version)
+
+
+def side_files(files: Sequence[File]) -> list[File]:
+    """Return what is not weights, by its name: configuration, tokenizer, code and the like."""
+    return [file for file in files if not file.path.endswith(_WEIGHTS)]
 
 
 class Download:

@@ -12,23 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hotstart.downloads import Download, default_folder
+from hotstart.downloads import Download, default_folder, side_files
 from hotstart.frameworks.torch import TorchFramework
 from hotstart.loading import Loading, LoadOptions
 from hotstart.model import Model, open_model
 from hotstart.modules import read_infos
-from hotstart.wire.manifest import File
 from hotstart.wire.safetensors import TensorInfo
 
 __all__ = ["from_pretrained"]
 
 _CONFIG = "config.json"
 _GENERATION_CONFIG = "generation_config.json"
-# Weights in whatever form: from_pretrained of a tokenizer or a configuration reads none of them.
-_WEIGHTS = (
-    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".npz", ".npy", ".tflite"),
-    *(".onnx", ".onnx_data", ".onnx.data", ".pb", ".ot", ".mlmodel", ".tar", ".zip"),
-)
 
 
 def from_pretrained(
@@ -157,11 +151,7 @@ def _generation_config(folder: str) -> Any:
 def _download_side_files(model: Model) -> Path:
     """Bring all that is not weights into the version's folder of the cache."""
     folder = default_folder(model.model, model.version)
-    return Download(model.opened, folder, only=_side_files(model.files)).run()
-
-
-def _side_files(files: tuple[File, ...]) -> list[File]:
-    return [file for file in files if not file.path.endswith(_WEIGHTS)]
+    return Download(model.opened, folder, only=side_files(model.files)).run()
 
 
 def _folder(model: Model, root: Path) -> Path:

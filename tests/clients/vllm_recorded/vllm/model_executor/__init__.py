@@ -1,0 +1,1 @@
+"""Recorded: see the package."""
