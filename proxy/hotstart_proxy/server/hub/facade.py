@@ -86,7 +86,7 @@ class HubFacade(Facade):
             "X-Linked-Size": str(representation.size),
             "X-Linked-Etag": selected.etag,
         }
-        # Never a redirect: of one that answers its HEAD, a client would ask for the facts that it lacks.
+        # Never a redirect: clients take commit, size and digest from whoever answers, S3 included.
         plan = replace(plan, headers={**plan.headers, **linked}, may_redirect=False)
         return await self._answers.respond(exchange, resolved, representation, plan)
 
