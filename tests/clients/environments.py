@@ -54,6 +54,10 @@ ENVIRONMENTS: tuple[Environment, ...] = (
     Environment("hub-0.36", ("huggingface_hub==0.36.2", "numpy", "safetensors>=0.8")),
     Environment("hub-1.33", ("huggingface_hub==1.33.0", "numpy", "safetensors>=0.8")),
     Environment("hub-2.4", ("huggingface_hub==2.4.0", "numpy", "safetensors>=0.8")),
+    Environment("boto3", ("boto3", "aiobotocore")),
+    Environment("awscli", ("awscli",)),
+    Environment("s3fs", ("s3fs",)),
+    Environment("runai", ("numpy", "runai-model-streamer[s3]", "torch==2.13.0")),
     Environment("transformers", ("numpy", "torch==2.13.0", "transformers==5.24.0")),
 )
 

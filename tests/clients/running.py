@@ -40,6 +40,11 @@ CLIENTS: tuple[Client, ...] = (
         for script in HUB_SCRIPTS
     ),
     Client("transformers", "transformers", "minilm"),
+    Client("boto3", "boto3"),
+    Client("aiobotocore", "boto3"),
+    Client("awscli", "awscli"),
+    Client("s3fs", "s3fs"),
+    Client("runai", "runai"),
 )
 
 
