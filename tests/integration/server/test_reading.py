@@ -284,8 +284,8 @@ def test_precondition_failed_is_a_problem_document(proxy: Proxy) -> None:
         ("/v1/models/org/bert@7/a%2Fb", 400, "invalid-reference"),
         ("/v1/models/org/bert@7/%00", 400, "invalid-reference"),
         ("/v1/models/..%2f..%2fetc/passwd", 400, "invalid-reference"),
-        ("/hub/models", 404, "no-such-route"),
-        ("/s3/bucket", 404, "no-such-route"),
+        ("/hubs/models", 404, "no-such-route"),
+        ("/v2/models", 404, "no-such-route"),
         ("/v1/gc", 404, "no-such-route"),
     ],
 )
