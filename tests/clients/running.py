@@ -25,11 +25,13 @@ class Client:
         script: its name, without ``client_`` and ``.py``.
         environment: name of the one that it runs in.
         model: what it loads: ``small`` or the real ``minilm``.
+        selector: of the version; an alias where the protocol has such.
     """
 
     script: str
     environment: str
     model: str = "small"
+    selector: str = "prod"
 
 
 HUB_SCRIPTS = ("hub_download", "hub_snapshot", "hub_filesystem", "hub_api")
@@ -40,11 +42,11 @@ CLIENTS: tuple[Client, ...] = (
         for script in HUB_SCRIPTS
     ),
     Client("transformers", "transformers", "minilm"),
-    Client("boto3", "boto3"),
-    Client("aiobotocore", "boto3"),
-    Client("awscli", "awscli"),
-    Client("s3fs", "s3fs"),
-    Client("runai", "runai"),
+    Client("boto3", "boto3", selector="1"),
+    Client("aiobotocore", "boto3", selector="1"),
+    Client("awscli", "awscli", selector="1"),
+    Client("s3fs", "s3fs", selector="1"),
+    Client("runai", "runai", selector="1"),
 )
 
 

@@ -68,7 +68,7 @@ def attempt(
 ) -> tuple[Any, float]:
     """Run a client once; return what it reported and the seconds that it took."""
     before = time.monotonic()
-    reference = f"org/{client.model}@prod"
+    reference = f"org/{client.model}@{client.selector}"
     found = run(processes, client.script, proxy.url, reference, folder, python, seconds=SECONDS)
     return found, time.monotonic() - before
 
