@@ -21,6 +21,7 @@ from hotstart_proxy.telemetry.logs import log_event
 from hotstart_proxy.telemetry.metrics import Metrics
 
 from .admin import AdminApi
+from .cdn import OriginSecrets
 from .connections import ConnectionServer
 from .exchanges import Exchange
 from .facades import Facade, facade_for
@@ -31,7 +32,7 @@ from .problems import LoopDetected, Problem, problem_of
 from .routes import Listener, Match, RouteName, find_route, split_target
 from .sendfile import FileTooShort, ReaderStalled
 from .tiers import TIER_HEADER, parse_tier
-from .tokens import Tokens
+from .tokens import Rights, Tokens
 from .turns import Turns
 
 __all__ = ["App", "Handler", "handlers"]
@@ -76,7 +77,7 @@ def handlers(
             RouteName.GC: admin.gc,
             RouteName.VERIFY: admin.verify,
         }
-    native = NativeApi(cache, answers)
+    native = NativeApi(cache, answers, for_cdn=listener is Listener.CDN)
     return {
         **shared,
         RouteName.MODELS: native.models,
@@ -99,6 +100,7 @@ class App:
         is_draining: Callable[[], bool],
         name: str,
         facades: Sequence[Facade] = (),
+        secrets: OriginSecrets | None = None,
     ) -> None:
         """Prepare; the server of connections is the caller's to run.
 
@@ -110,12 +112,14 @@ class App:
             is_draining: the end has begun.
             name: the proxy's, as ``Via`` says it.
             facades: that take the paths which are theirs; the first that fits counts.
+            secrets: that open it instead of tokens; None where none are needed.
         """
         self._facades = facades
         self._name = name
         self._listener = listener
         self._handlers = routes
         self._tokens = tokens
+        self._secrets = secrets
         self._metrics = metrics
         self._is_draining = is_draining
         self._turns = Turns()
@@ -160,12 +164,17 @@ class App:
         match = find_route(self._listener, request.method, request.raw_path)
         exchange.route = match.route.name
         may_be_premium = exchange.connection.is_unix
-        if match.route.needs_token and self._tokens is not None:
-            may_be_premium |= self._tokens.check(request.headers.get("Authorization")).premium
+        if match.route.needs_token:
+            may_be_premium |= self._admit(request).premium
         if match.reference is not None:
             self._set_tier(exchange, may_be_premium=may_be_premium)
         self._note_hops(request)
         return await self._handlers[match.route.name](exchange, match)
+
+    def _admit(self, request: web.BaseRequest) -> Rights:
+        if self._secrets is not None:
+            return self._secrets.admit(request)
+        return Rights() if self._tokens is None else self._tokens.check(request.headers.get("Authorization"))
 
     async def _dispatch_facade(
         self, exchange: Exchange, facade: Facade, path: str, query: str

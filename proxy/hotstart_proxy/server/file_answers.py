@@ -66,15 +66,17 @@ class FileAnswers:
         exchange.model, exchange.version = resolved.manifest.model, resolved.manifest.version
         return resolved
 
-    def cache_control(self, *, immutable: bool, private: bool = False) -> str:
+    def cache_control(self, *, immutable: bool, private: bool = False, for_cdn: bool = False) -> str:
         """Return Cache-Control of what can never change, or of what may.
 
         Args:
             immutable: it cannot.
             private: the door asks for more than tokens, so that the answer is for one client alone.
+            for_cdn: who asks is to keep it for others, and decides itself who those are.
         """
         age = IMMUTABLE if immutable else f"max-age={int(self.options.alias_ttl_seconds)}"
-        return f"{'private' if private or self.options.needs_token else 'public'}, {age}"
+        alone = private or (self.options.needs_token and not for_cdn)
+        return f"{'private' if alone else 'public'}, {age}"
 
     async def respond(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 from aiohttp import web
@@ -33,9 +34,18 @@ _LEAST_MAX_AGE_SECONDS = 1.0
 
 
 class NativeApi:
-    """Handlers of the routes under /v1 on the data listeners."""
+    """Handlers of the routes under /v1 on the data listeners, and of those that a CDN is given."""
 
-    def __init__(self, cache: Cache, answers: FileAnswers) -> None:
+    def __init__(self, cache: Cache, answers: FileAnswers, *, for_cdn: bool = False) -> None:
+        """Prepare.
+
+        Args:
+            cache: what is served.
+            answers: sends files.
+            for_cdn: answers are for any cache to keep, and never a redirect, which a CDN does not follow but
+                may hand on, or keep beyond its life.
+        """
+        self._for_cdn = for_cdn
         self._cache = cache
         self._answers = answers
         self._options = answers.options
@@ -116,6 +126,8 @@ class NativeApi:
         plan = plan_answer(
             exchange.request.method, exchange.headers(), self._selected_file(resolved, representation)
         )
+        if self._for_cdn:
+            plan = replace(plan, may_redirect=False)
         return await self._answers.respond(exchange, resolved, representation, plan)
 
     def _selected_file(self, resolved: Resolved, representation: Representation) -> Selected:
@@ -143,7 +155,7 @@ class NativeApi:
             size=size,
             etag=etag(content_id),
             media_type=media_type,
-            cache_control=self._answers.cache_control(immutable=immutable),
+            cache_control=self._answers.cache_control(immutable=immutable, for_cdn=self._for_cdn),
             last_modified=resolved.published_at // 1000,
             dates_identify=immutable,
             content_location=f"/v1/models/{pinned.url_path()}" if resolved.by_alias else None,

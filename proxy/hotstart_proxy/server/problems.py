@@ -34,6 +34,7 @@ __all__ = [
     "MethodNotAllowed",
     "Moved",
     "NoSuchRoute",
+    "NotTheCdn",
     "Problem",
     "Unauthorized",
     "WorkersSilent",
@@ -93,6 +94,22 @@ class Unauthorized(HotstartError):
         )
 
 
+class NotTheCdn(HotstartError):
+    """The origin's secret is needed, and none or a wrong one came.
+
+    Attributes:
+        given: some secret came.
+    """
+
+    def __init__(self, *, given: bool) -> None:
+        self.given = given
+        super().__init__(
+            "the origin's secret is not one of this proxy's, or came twice"
+            if given
+            else "this listener is for a CDN, which sends the header X-Hotstart-Origin-Secret"
+        )
+
+
 class InvalidQuery(HotstartError):
     """A query parameter has a value that it cannot have."""
 
@@ -139,6 +156,7 @@ STATUSES: Mapping[type[HotstartError], tuple[int, str]] = {
     s3_errors.UnknownAccessKey: (403, "unknown-access-key"),
     s3_errors.SignatureMismatch: (403, "signature-mismatch"),
     s3_errors.TooSkewed: (403, "time-too-skewed"),
+    NotTheCdn: (403, "not-the-cdn"),
     NoSuchRoute: (404, "no-such-route"),
     NotFound: (404, "not-found"),
     s3_errors.NoSuchBucket: (404, "no-such-bucket"),

@@ -21,6 +21,7 @@ from hotstart_proxy.telemetry.metrics import Metrics, Reading, StoreReading
 
 from .addresses import BACKLOG, BoundSocket, UnixAddress
 from .app import App, handlers
+from .cdn import OriginSecrets
 from .composition import Level, announcements, compose, news_sources
 from .connections import Connection
 from .facades import Facade
@@ -115,6 +116,7 @@ class Service:
     async def _start(self) -> None:
         settings = self._settings
         tokens = Tokens(settings.token_file) if settings.token_file is not None else None
+        secrets = OriginSecrets(settings.cdn_secret_file) if settings.cdn_secret_file is not None else None
         metrics = self.metrics
         levels = await compose(self._stack, settings, self._name, metrics)
         cache = levels[0].cache
@@ -167,6 +169,7 @@ class Service:
                 self._is_draining,
                 self._name,
                 facades.get(listener, ()),
+                secrets if listener is Listener.CDN else None,
             )
         if self._listeners is None:
             self._listeners = bind_listeners(settings)

@@ -344,6 +344,13 @@ class Settings:
         " several times.",
         repeatable=True,
     )
+    cdn_secret_file: Path | None = _setting(  # noqa: RUF009  it is dataclasses.field
+        _file,
+        default="(none; whoever can connect)",
+        unit="path",
+        help_text="File with one secret a line, any of which opens the listeners of cdn in the header"
+        " X-Hotstart-Origin-Secret, instead of a token. Read again when it changes.",
+    )
     admin_listen: Address | None = _setting(  # noqa: RUF009  it is dataclasses.field
         parse_address,
         default="(unix:STORE/admin.sock, or admin-PID.sock where that is taken)",
@@ -514,6 +521,7 @@ def load_settings(
             values[setting.name] = _value(setting, parsed)
             places[setting.name] = place
     problems += _level_problems(values, places)
+    problems += _cdn_problems(values, places)
     problems += _unknown_keys(file_place, document)
     if "sqs_queue" in values and not values.get("origin", "s3:").startswith("s3:"):
         reason = "events of S3 are of no use without an origin s3://BUCKET/PREFIX"
@@ -528,6 +536,16 @@ def _value(setting: Setting, parsed: list[Any]) -> Any:
     if not setting.repeatable:
         return parsed[-1]
     return tuple(parsed) if setting.ordered else tuple(dict.fromkeys(parsed))
+
+
+def _cdn_problems(values: Mapping[str, Any], places: Mapping[str, str]) -> list[Problem]:
+    """Refuse what would keep a CDN from keeping anything, or let it give to all what needs a token."""
+    if values.get("cdn") and values.get("token_file") and not values.get("cdn_secret_file"):
+        text = "with token_file it needs cdn_secret_file: what a CDN keeps it gives to whoever it admits"
+        return [Problem(places["cdn"], text)]
+    if values.get("cdn_secret_file") and not values.get("cdn"):
+        return [Problem(places["cdn_secret_file"], "there is no cdn that it could open")]
+    return []
 
 
 def _level_problems(values: Mapping[str, Any], places: Mapping[str, str]) -> list[Problem]:

@@ -7,6 +7,7 @@ import hmac
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +51,18 @@ class Tokens:
     force; one that has become empty lets nobody in. Only digests are kept.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rights: Sequence[str] = (_PREMIUM,)) -> None:
         """Read the file.
+
+        Args:
+            path: of the file.
+            rights: the words that may stand behind a token.
 
         Raises:
             InvalidTokenFile: it cannot be read, has no token, or a line that is none.
         """
         self._path = path
+        self._words = tuple(rights)
         self._digests: tuple[tuple[bytes, Rights], ...] = ()
         self._stamp: tuple[int, int, int] | None = None
         self._read()
@@ -72,19 +78,24 @@ class Tokens:
         Raises:
             Unauthorized: there is no bearer token in it, or none of ours.
         """
-        self._refresh()
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized(given=False)
+        found = self.find(token)
+        if found is None:
+            raise Unauthorized(given=True)
+        return found
+
+    def find(self, token: str) -> Rights | None:
+        """Return what a token may, or None if it is none of ours."""
+        self._refresh()
         digest = _digest(token)
         # Every token is compared, whichever fits, so that time tells nothing.
         found: Rights | None = None
         for known, rights in self._digests:
             if hmac.compare_digest(known, digest):
                 found = rights
-        if found is None:
-            raise Unauthorized(given=True)
         return found
 
     def _refresh(self) -> None:
@@ -119,11 +130,12 @@ class Tokens:
                     self._path,
                     f"line {number} is no token: expected A-Z a-z 0-9 . _ ~ + / - and = last",
                 )
-            if rights not in ([], [_PREMIUM]):
+            if rights and (len(rights) > 1 or rights[0] not in self._words):
+                allowed = f"only the word {' or '.join(self._words)}" if self._words else "nothing"
                 raise InvalidTokenFile(
-                    self._path, f"line {number} has more than a token: only the word {_PREMIUM} may follow it"
+                    self._path, f"line {number} has more than a token: {allowed} may follow it"
                 )
-            digests.append((_digest(token), Rights(premium=bool(rights))))
+            digests.append((_digest(token), Rights(premium=_PREMIUM in rights)))
         self._digests, self._stamp = tuple(digests), stamp
 
 

@@ -215,6 +215,23 @@ def test_a_secret_in_an_upstreams_address_is_not_repeated() -> None:
     assert "secret" not in problem.text
 
 
+def test_a_cdn_and_its_secrets(tmp_path: Path) -> None:
+    """Tokens without secrets, which a CDN would undo, and secrets without a CDN are refused."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    cdn, secrets, tokens = (
+        {"cdn": ["127.0.0.1:0"]},
+        {"cdn_secret_file": [str(file)]},
+        {"token_file": [str(file)]},
+    )
+    load_settings({**NEEDED, **cdn, **secrets, **tokens}, {}, None)
+    load_settings({**NEEDED, **cdn}, {}, None)
+    (problem,) = problems({**NEEDED, **cdn, **tokens})
+    assert (problem.place, "cdn_secret_file" in problem.text) == ("--cdn", True)
+    (problem,) = problems({**NEEDED, **secrets})
+    assert problem.place == "--cdn-secret-file"
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "257", "auto", "1.5", "٣"])
 def test_a_number_of_workers_that_is_none(text: str) -> None:
     """Workers are counted from 1 to 256; a slip of the finger does not fork a thousand processes."""
