@@ -60,6 +60,16 @@ async def read_range(origin: Origin, item: OriginObject, start: int, stop: int) 
         return b"".join([chunk async for chunk in chunks])
 
 
+async def receive_range(
+    origin: Origin, item: OriginObject, start: int, stop: int, buffer_bytes: int = MIB
+) -> bytes:
+    buffer, got = memoryview(bytearray(buffer_bytes)), bytearray()
+    async with origin.receive(item, ByteRange(start, stop), buffer) as chunks:
+        async for chunk in chunks:
+            got += chunk
+    return bytes(got)
+
+
 class OriginConformance:
     """Subclasses give the fixtures ``origin`` (entered, empty) and ``bystander``."""
 
@@ -70,6 +80,32 @@ class OriginConformance:
         """Absence is None, not an error and not an empty object."""
         assert await origin.read("org/bert/.hotstart/index.json") is None
         assert await origin.head("org/bert/.hotstart/index.json") is None
+
+    async def test_a_range_is_received_into_a_buffer(self, origin: Origin) -> None:
+        """What is received into a buffer, over and over, are the bytes that were asked for, in order."""
+        data = noise(5 * MIB + 13)
+        info = await origin.put("a/weights", data)
+        assert await receive_range(origin, item_of(info), 0, len(data)) == data
+        assert await receive_range(origin, item_of(info), 7, 3 * MIB) == data[7 : 3 * MIB]
+        assert await receive_range(origin, item_of(info), 5, 5) == b""
+
+    async def test_a_replaced_object_is_not_received(self, origin: Origin) -> None:
+        """Receiving is pinned like reading: another object's bytes never arrive."""
+        info = await origin.put("a/weights", noise(1000))
+        await origin.put("a/weights", noise(1000, seed=2))
+        with pytest.raises(ObjectChanged):
+            await receive_range(origin, item_of(info), 0, 1000)
+
+    async def test_a_receiver_that_goes_away_leaves_the_origin_usable(self, origin: Origin) -> None:
+        """One that leaves midway disturbs nobody who comes after it."""
+        data = noise(8 * MIB)
+        info = await origin.put("a/weights", data)
+        async with origin.receive(
+            item_of(info), ByteRange(0, len(data)), memoryview(bytearray(MIB))
+        ) as chunks:
+            async for _ in chunks:
+                break
+        assert await receive_range(origin, item_of(info), 0, len(data)) == data
 
     async def test_a_folder_is_no_object(self, origin: Origin) -> None:
         """The name of a folder reads as None."""

@@ -271,6 +271,10 @@ class Response(Body):
         """Return a header's value, or None."""
         return self._answer.headers.get(name)
 
+    def headers(self) -> dict[str, str]:
+        """Return all headers, names in lower case; of one that comes twice, the last."""
+        return {name.lower(): value for name, value in self._answer.headers.items()}
+
     def readinto(self, buffer: memoryview) -> int:
         """Receive what is there, at least a byte, at most the buffer; 0 at the end of a body with a length.
 

@@ -263,26 +263,26 @@ class Fill:
     async def _fetch(self, run: range) -> None:
         size = self.representation.size
         wanted = ByteRange(run.start * PIECE_BYTES, min(run.stop * PIECE_BYTES, size))
-        buffer = bytearray(min(PIECE_BYTES, len(wanted)))
+        buffer = memoryview(bytearray(min(PIECE_BYTES, len(wanted))))
         piece, filled = run.start, 0
-        asked_at, first_at, first_bytes = _now(), 0.0, 0
-        async with self._tools.origin.get(self.blob, wanted, self.tier) as chunks:
+        asked_at = _now()
+        async with self._tools.origin.receive(self.blob, wanted, buffer, self.tier) as chunks:
+            answered_at = _now()
             async for chunk in chunks:
-                if not first_at:
-                    first_at, first_bytes = _now(), len(chunk)
                 self._tools.observer.origin_bytes(self.blob.model, len(chunk))
                 rest = memoryview(chunk)
                 while rest and piece < run.stop:
                     length = len(piece_range(piece, size))
                     part = rest[: length - filled]
-                    buffer[filled : filled + len(part)] = part
+                    if rest.obj is not buffer.obj:
+                        buffer[filled : filled + len(part)] = part
                     filled += len(part)
                     rest = rest[len(part) :]
                     if filled == length:
-                        await self._keep(piece, memoryview(buffer)[:length])
+                        await self._keep(piece, buffer[:length])
                         piece, filled = piece + 1, 0
-        if first_at:
-            self._tools.pace.observed(first_at - asked_at, _now() - first_at, len(wanted) - first_bytes)
+            if piece == run.stop:
+                self._tools.pace.observed(answered_at - asked_at, _now() - answered_at, len(wanted))
         if piece < run.stop:
             raise OriginUnreachable(
                 self._tools.origin.url,

@@ -189,6 +189,18 @@ class Origin(ABC):
             OriginUnreachable, OriginDenied
         """
 
+    def receive(
+        self, item: OriginObject, wanted: ByteRange, buffer: memoryview
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
+        """Stream as ``get``, for whoever is done with a chunk before the next one is asked for.
+
+        Args:
+            item, wanted: as in get.
+            buffer: not empty. Where the origin receives straight into memory, chunks are this buffer, filled
+                from its start to its end (the last one perhaps not): each is overwritten by the next.
+        """
+        return self.get(item, wanted)
+
     @abstractmethod
     async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object, with its metadata; None if there is none."""

@@ -35,6 +35,7 @@ _log = logging.getLogger("hotstart_proxy.origins")
 _PROOF_BYTES = 1024 * 1024
 
 T = TypeVar("T")
+Chunk = TypeVar("Chunk", bytes, bytes | memoryview)
 _Tickets: TypeAlias = tuple[tuple[Breaker, int], ...]
 
 
@@ -125,6 +126,15 @@ class GuardedOrigin(ModelOrigin):
         tickets = await self._admit(f"reading {blob.representation.path} of {blob.model}@{blob.version}")
         with _Judgement(self, tickets) as judgement:
             async with self._origin.get(blob, wanted, tier) as chunks:
+                yield _watched(judgement, chunks)
+
+    @asynccontextmanager
+    async def receive(
+        self, blob: VersionBlob, wanted: ByteRange, buffer: memoryview, tier: Tier = Tier.STANDARD
+    ) -> AsyncIterator[AsyncIterator[bytes | memoryview]]:
+        tickets = await self._admit(f"reading {blob.representation.path} of {blob.model}@{blob.version}")
+        with _Judgement(self, tickets) as judgement:
+            async with self._origin.receive(blob, wanted, buffer, tier) as chunks:
                 yield _watched(judgement, chunks)
 
     async def _admit(self, doing: str) -> _Tickets:
@@ -223,7 +233,7 @@ class _Judgement:
             self._guard.failed(self._tickets, error)
 
 
-async def _watched(judgement: _Judgement, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _watched(judgement: _Judgement, chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
     received = 0
     async for chunk in chunks:
         received += len(chunk)

@@ -90,6 +90,18 @@ class ModelOrigin(ABC):
             OriginUnreachable, OriginDenied
         """
 
+    def receive(
+        self, blob: VersionBlob, wanted: ByteRange, buffer: memoryview, tier: Tier = Tier.STANDARD
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
+        """Stream as ``get``, for whoever is done with a chunk before the next one is asked for.
+
+        Args:
+            blob, wanted, tier: as in get.
+            buffer: not empty. Where the origin receives straight into memory, chunks are this buffer, filled
+                from its start to its end (the last one perhaps not): each is overwritten by the next.
+        """
+        return self.get(blob, wanted, tier)
+
     @abstractmethod
     async def presign(self, blobs: Sequence[VersionBlob], expires_in_seconds: int) -> Fallback | None:
         """Return a URL for each of some blobs of one version, by representation path.

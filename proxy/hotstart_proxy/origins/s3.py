@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -39,6 +41,7 @@ from .s3_attempts import Attempts, S3Line
 from .s3_credentials import Credentials
 from .s3_errors import NO_UPLOAD, ClockSkewed, code_of, status_of, translated
 from .s3_reading import RangeReader
+from .s3_receiving import RangeReceiver, S3Direct
 from .s3_uploads import FileUpload, write_seconds
 
 __all__ = ["S3Origin", "S3Settings"]
@@ -117,6 +120,8 @@ class S3Origin(Origin):
         self._stack = AsyncExitStack()
         self._control: Any = None
         self._data: Any = None
+        self._reached = False
+        self._direct: S3Direct | None = None
 
     async def __aenter__(self) -> S3Origin:
         async with AsyncExitStack() as stack:
@@ -129,6 +134,27 @@ class S3Origin(Origin):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
+
+    async def _reach(self) -> S3Direct | None:
+        """Return what asks S3 without aiobotocore; None where only that knows the way."""
+        if not self._reached:
+            mark = "key"
+            with translated(self.url, "looking where to ask"):
+                # What a client would ask can be learned from it in no other way.
+                signed = await self._control.generate_presigned_url(
+                    "get_object", Params={"Bucket": self._bucket, "Key": mark}
+                )
+            base = str(signed).partition("?")[0].removesuffix(mark)
+            if not self._reached:
+                self._reached = True
+                if S3Direct.can_reach(base) and not (base.startswith("https:") and self._own_trust()):
+                    self._direct = S3Direct(self._line, self._region, base)
+                    self._stack.push_async_callback(self._direct.close)
+        return self._direct
+
+    def _own_trust(self) -> bool:
+        """Tell whether botocore has been told of certificates that the system may not trust."""
+        return bool(self._session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"))
 
     def _client(self, attempts: int) -> Any:
         settings = self._settings
@@ -219,6 +245,27 @@ class S3Origin(Origin):
             return
         target = self._target(item.key, item.version_id)
         reader = RangeReader(self._data, self._line, target, item, wanted)
+        try:
+            await reader.open()
+            yield reader.chunks()
+        finally:
+            reader.close()
+
+    @asynccontextmanager
+    async def receive(
+        self, item: OriginObject, wanted: ByteRange, buffer: memoryview
+    ) -> AsyncIterator[AsyncIterator[bytes | memoryview]]:
+        direct = None
+        if len(wanted):
+            # What goes wrong here goes wrong there too, where it is tried again.
+            with contextlib.suppress(OriginError):
+                direct = await self._reach()
+        if direct is None:
+            async with self.get(item, wanted) as read:
+                yield read
+            return
+        target = self._target(item.key, item.version_id)
+        reader = RangeReceiver(self._data, direct, self._line, target, item, wanted, buffer)
         try:
             await reader.open()
             yield reader.chunks()

@@ -43,6 +43,11 @@ class Attempts(Patience):
         self._keys: Keys = None
         self._reloaded = False
 
+    @property
+    def keys(self) -> Keys:
+        """What the next request is signed with."""
+        return self._keys
+
     async def sign(self) -> None:
         """Note which keys the next request is signed with (errors as ``Credentials``, and TimeoutError)."""
         async with self.waiting(self.line.stall_seconds):

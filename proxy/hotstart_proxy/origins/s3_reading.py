@@ -70,7 +70,7 @@ class RangeReader:
             except OriginError as error:
                 await self._attempts.recover(error)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         """Yield the wanted bytes in order (errors as open)."""
         while self._position < self._wanted.stop:
             await self.open()
@@ -126,10 +126,10 @@ class RangeReader:
         if sent != left:
             raise OriginUnreachable(self._origin, self._doing, f"{value} came, not {left.header()}")
 
-    async def _read(self) -> bytes:
+    async def _read(self, most_bytes: int = _READ_BYTES) -> bytes:
         with translated(self._origin, self._doing):
             async with self._attempts.waiting(self._stall_seconds):
-                chunk: bytes = await self._body.read(_READ_BYTES)
+                chunk: bytes = await self._body.read(min(most_bytes, _READ_BYTES))
         if not chunk:
             raise OriginUnreachable(
                 self._origin, self._doing, f"the answer ended at byte {self._position}, too early"

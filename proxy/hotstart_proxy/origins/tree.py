@@ -54,6 +54,11 @@ class TreeOrigin(ModelOrigin):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         return self._origin.get(blob.representation.origin, wanted)
 
+    def receive(
+        self, blob: VersionBlob, wanted: ByteRange, buffer: memoryview, tier: Tier = Tier.STANDARD
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | memoryview]]:
+        return self._origin.receive(blob.representation.origin, wanted, buffer)
+
     async def presign(self, blobs: Sequence[VersionBlob], expires_in_seconds: int) -> Fallback | None:
         urls: dict[str, str] = {}
         if not self.can_presign:
