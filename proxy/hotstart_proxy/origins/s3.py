@@ -268,7 +268,7 @@ class S3Origin(Origin):
         reader = RangeReceiver(self._data, direct, self._line, target, item, wanted, buffer)
         try:
             await reader.open()
-            yield reader.chunks()
+            yield reader.pieces()
         finally:
             reader.close()
 

@@ -70,7 +70,7 @@ class RangeReader:
             except OriginError as error:
                 await self._attempts.recover(error)
 
-    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+    async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the wanted bytes in order (errors as open)."""
         while self._position < self._wanted.stop:
             await self.open()

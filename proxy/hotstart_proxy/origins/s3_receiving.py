@@ -173,7 +173,7 @@ class RangeReceiver(RangeReader):
         self._direct = direct
         self._buffer = buffer
 
-    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+    async def pieces(self) -> AsyncIterator[bytes | memoryview]:
         """Yield the buffer, filled with the wanted bytes in order (errors as open)."""
         while self._position < self._wanted.stop:
             start = self._position
