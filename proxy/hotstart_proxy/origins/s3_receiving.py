@@ -216,13 +216,17 @@ class RangeReceiver(RangeReader):
             "ContentRange": answer.headers.get("content-range"),
             "ContentLength": answer.length,
         }
-        if answer.length != len(left):
-            # No check of the head says so, and more bytes than were asked for would be met nowhere else.
-            described["ContentRange"] = f"a body of {answer.length} bytes"
         try:
             self._check(described, left)
+            self._check_length(answer, left)
         except BaseException:
             answer.close()
             raise
         self._attempts.answered()
         self._body = answer
+
+    def _check_length(self, answer: Answer, left: ByteRange) -> None:
+        # No more than this is received, and what else comes would be met by the next request.
+        if answer.length != len(left):
+            reason = f"a body of {answer.length} bytes came, for {len(left)} asked for"
+            raise OriginUnreachable(self._origin, self._doing, reason)
