@@ -106,9 +106,9 @@ async def test_a_busy_origin_is_asked_again(guarded: Guarded) -> None:
 
     class Busy(TreeOrigin):
         @asynccontextmanager
-        async def get(
-            self, blob: VersionBlob, wanted: ByteRange, tier: Tier = Tier.STANDARD
-        ) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def receive(
+            self, blob: VersionBlob, wanted: ByteRange, buffer: memoryview, tier: Tier = Tier.STANDARD
+        ) -> AsyncIterator[AsyncIterator[bytes | memoryview]]:
             raise OriginBusy(self.url, "reading", "status 429 (batch-full)")
             yield
 
