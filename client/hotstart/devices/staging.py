@@ -73,7 +73,8 @@ class Staging:
         self._dtype = dtype
         slots = sum(-(-item.file.size // device.slot_bytes) for item in incoming)
         self._ring = Ring(max(1, min(slots, device.ring_bytes // device.slot_bytes)), device.slot_bytes)
-        self._whole: SimpleQueue[Chunk | None] = SimpleQueue()
+        # None once nobody takes chunks any more: one that is late must not keep the ring.
+        self._whole: SimpleQueue[Chunk | None] | None = SimpleQueue()
         self._parts: dict[tuple[int, int], _Parts] = {}
         self._kept_back: dict[int, list[TensorReady]] = {}
         self._ring_tensor: Any = None
@@ -85,7 +86,7 @@ class Staging:
         Raises:
             AllSourcesFailed: there is no source to begin with.
         """
-        self._transfer.on_end = lambda: self._whole.put(None)
+        self._transfer.on_end = lambda: self._put(None)
         self._begin_received()
         self._thread.start()
 
@@ -114,7 +115,7 @@ class Staging:
         """
         self._transfer.on_end = _nothing
         self._incoming = ()
-        self._whole = SimpleQueue()
+        self._whole = None
         self._ring_tensor = None
         del self._ring
 
@@ -143,13 +144,16 @@ class Staging:
 
     def _take_in_next(self) -> bool:
         """Dispatch what is whole, or wait for a slot or for bytes; tell whether the transfer goes on."""
+        whole = self._whole
+        # Let go of by this thread alone, when it ends.
+        assert whole is not None
         try:
-            chunk = self._whole.get_nowait()
+            chunk = whole.get_nowait()
         except Empty:
             # A copy takes less than a millisecond; bytes that come meanwhile would wait behind it anyway.
             if self._ring.wait() or all(incoming.is_done for incoming in self._incoming):
                 return True
-            chunk = self._whole.get()
+            chunk = whole.get()
         if chunk is None:
             return False
         self._take_in(chunk)
@@ -190,7 +194,11 @@ class Staging:
         """Take a chunk from the worker that completed it."""
         if chunk.incoming.learn(chunk):
             self._transfer.wake()
-        self._whole.put(chunk)
+        self._put(chunk)
+
+    def _put(self, chunk: Chunk | None) -> None:
+        if (whole := self._whole) is not None:
+            whole.put(chunk)
 
     # Dispatching.
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hotstart.wire.digests import sha256_id
 from hotstart.wire.pieces import PieceHasher, Pieces, piece_count, piece_range
+from hotstart.wire.ranges import ByteRange
 from hotstart_proxy.stores.base import FileSlice, NoSpaceNow, PartialBlob
 from hotstart_proxy.stores.disk import DiskStore
 from hotstart_proxy.stores.system import System
@@ -59,7 +60,7 @@ async def share(root: Path, seed: int, size: int) -> None:
             blob = await store.open_blob(sha256_id(data))
             assert blob is not None
             found = hashlib.sha256()
-            async for part in blob.parts(piece_range(0, size)):
+            async for part in blob.parts(ByteRange(0, size)):
                 assert isinstance(part, FileSlice)
                 found.update(os.pread(part.descriptor, part.length, part.offset))
             print(written, found.hexdigest(), flush=True)
