@@ -32,7 +32,7 @@ __all__ = [
 ITEM_BYTES = 2 * PIECE_BYTES
 # A worker that decodes holds a frame, one that writes files a piece: up to 4 MiB. A decoder holds zstd's
 # window and a frame of planes: up to 8. All stay within the 64 MiB that a load may use beyond its tensors.
-MAX_BUFFERING_WORKERS = 8
+MAX_BUFFERING_WORKERS = 7
 _MAX_DECODERS = 3
 
 

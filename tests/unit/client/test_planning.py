@@ -100,7 +100,7 @@ def test_gaps_are_what_is_left_over() -> None:
         (SourceKind.TCP, 64, 2, False, 2),
         (SourceKind.PRESIGNED, 1, 100, False, 16),
         (SourceKind.ORIGIN, 64, 100, False, 16),
-        (SourceKind.ORIGIN, 64, 100, True, 8),
+        (SourceKind.ORIGIN, 64, 100, True, 7),
         (SourceKind.ORIGIN, 64, 0, True, 1),
     ],
 )
