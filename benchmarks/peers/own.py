@@ -15,13 +15,16 @@ from benchmarks.peers.measuring import serve
 
 __all__ = ["load"]
 
+# What a load has nothing to do with: commands, and adapters, which import frameworks of their own.
+_OTHERS = tuple(f"hotstart.{name}" for name in ("commands", "kserve", "onnx", "transformers", "vllm"))
+
 
 def import_all() -> None:
     """Import what hotstart imports when it first needs it."""
     for package in ("http.client", "torch", "zstandard"):
         import_module(package)
     for module in pkgutil.walk_packages(hotstart.__path__, "hotstart."):
-        if not module.name.startswith("hotstart.commands"):
+        if not module.name.startswith(_OTHERS):
             import_module(module.name)
 
 
