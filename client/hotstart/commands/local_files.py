@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from hotstart.termination import ending_on_sigterm
 from hotstart.wire.errors import FormatError, HotstartError
 
 __all__ = ["FileFailure", "NewFile", "naming", "new_file", "open_file", "read_exactly"]
@@ -91,24 +91,6 @@ class NewFile:
 
 
 @contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does: batch systems stop their jobs by it."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
 def new_file(path: Path, *, source: Path, force: bool) -> Iterator[NewFile]:
     """Write a file under another name beside it; it takes its place when the block ends without an error.
 
@@ -128,7 +110,7 @@ def new_file(path: Path, *, source: Path, force: bool) -> Iterator[NewFile]:
     if path.exists() and path.samefile(source):
         raise FileFailure(path, "write", "it is the file that is read; name another with -o")
     part = path.with_name(f".hotstart-{secrets.token_hex(8)}.part")
-    with _ending_on_sigterm():
+    with ending_on_sigterm():
         try:
             with part.open("xb") as file:
                 new = NewFile(file)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from hotstart.termination import ending_on_sigterm
 from hotstart_proxy.commands.origin_arguments import add_json_argument, add_origin_argument, checked
 from hotstart_proxy.commands.publish import (
     add_publish_options,
@@ -18,7 +19,6 @@ from hotstart_proxy.commands.publish import (
 )
 from hotstart_proxy.publishing.convert import Conversion, convert
 from hotstart_proxy.publishing.errors import NoRoom
-from hotstart_proxy.publishing.new_folders import ending_on_sigterm
 from hotstart_proxy.publishing.safetensors_files import CAST_TO
 
 SUMMARY = "Convert a .pt, .pth or .bin, or a folder of them, to Safetensors."

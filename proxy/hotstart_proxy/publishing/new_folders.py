@@ -5,32 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hotstart.termination import ending_on_sigterm
+
 from .errors import CannotWrite
 
-__all__ = ["ending_on_sigterm", "new_folder"]
-
-
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, unless somebody handles it already."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+__all__ = ["new_folder"]
 
 
 @contextmanager

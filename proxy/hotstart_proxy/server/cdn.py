@@ -21,7 +21,7 @@ class OriginSecrets:
         """Read the file.
 
         Raises:
-            InvalidTokenFile: as of ``Tokens``.
+            InvalidSecretFile: as of ``Tokens``.
         """
         self._secrets = Tokens(path, rights=())
 

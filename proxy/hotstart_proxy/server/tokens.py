@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hotstart.wire.errors import HotstartError
-
 from .problems import Unauthorized
+from .secret_files import SecretFile
 
-__all__ = ["InvalidTokenFile", "Rights", "Tokens"]
+__all__ = ["Rights", "Tokens"]
 
-_log = logging.getLogger("hotstart_proxy.tokens")
 # RFC 6750, 2.1.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 # What may stand behind a token.
@@ -35,21 +31,10 @@ class Rights:
     premium: bool = False
 
 
-class InvalidTokenFile(HotstartError):
-    """The file of tokens cannot be used; tokens themselves are never in the message."""
+class Tokens(SecretFile):
+    """The tokens of one file. Only digests are kept."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path = path
-        self.reason = reason
-        super().__init__(f"token file {path}: {reason}")
-
-
-class Tokens:
-    """The tokens of one file, read again when the file changes.
-
-    A file that cannot be read for a moment (a mounted secret is being replaced) leaves the last tokens in
-    force; one that has become empty lets nobody in. Only digests are kept.
-    """
+    kind = "token"
 
     def __init__(self, path: Path, rights: Sequence[str] = (_PREMIUM,)) -> None:
         """Read the file.
@@ -59,18 +44,14 @@ class Tokens:
             rights: the words that may stand behind a token.
 
         Raises:
-            InvalidTokenFile: it cannot be read, has no token, or a line that is none.
+            InvalidSecretFile: it cannot be read, has no token, or a line that is none.
         """
-        self._path = path
         self._words = tuple(rights)
         self._digests: tuple[tuple[bytes, Rights], ...] = ()
-        self._stamp: tuple[int, int, int] | None = None
-        self._read()
-        if not self._digests:
-            raise InvalidTokenFile(path, "it holds no token: write one a line")
+        super().__init__(path)
 
-    def __repr__(self) -> str:
-        return f"Tokens({str(self._path)!r}, {len(self._digests)} tokens)"
+    def _count(self) -> int:
+        return len(self._digests)
 
     def check(self, authorization: str | None) -> Rights:
         """Admit a request by its ``Authorization`` header; return what its token may.
@@ -98,50 +79,18 @@ class Tokens:
                 found = rights
         return found
 
-    def _refresh(self) -> None:
-        try:
-            stamp = _stamp(self._path)
-        except OSError:
-            stamp = None
-        if stamp == self._stamp:
-            return
-        try:
-            self._read()
-        except InvalidTokenFile as error:
-            # The stamp is kept, so that this is said once and not at every request.
-            self._stamp = stamp
-            _log.warning("the last tokens stay in force: %s", error)
-
-    def _read(self) -> None:
-        try:
-            stamp = _stamp(self._path)
-            text = self._path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InvalidTokenFile(self._path, f"cannot read it: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise InvalidTokenFile(self._path, "it is not text") from error
+    def _take(self, lines: Iterator[tuple[int, list[str]]]) -> None:
         digests = []
-        for number, line in enumerate(text.splitlines(), 1):
-            token, *rights = line.split() or [""]
-            if not token or token.startswith("#"):
-                continue
+        for number, (token, *rights) in lines:
             if not _TOKEN.fullmatch(token):
-                raise InvalidTokenFile(
-                    self._path,
+                raise self._invalid(
                     f"line {number} is no token: expected A-Z a-z 0-9 . _ ~ + / - and = last",
                 )
             if rights and (len(rights) > 1 or rights[0] not in self._words):
                 allowed = f"only the word {' or '.join(self._words)}" if self._words else "nothing"
-                raise InvalidTokenFile(
-                    self._path, f"line {number} has more than a token: {allowed} may follow it"
-                )
+                raise self._invalid(f"line {number} has more than a token: {allowed} may follow it")
             digests.append((_digest(token), Rights(premium=_PREMIUM in rights)))
-        self._digests, self._stamp = tuple(digests), stamp
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        self._digests = tuple(digests)
 
 
 def _digest(token: str) -> bytes:

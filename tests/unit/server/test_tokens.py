@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hotstart_proxy.server.problems import Unauthorized
-from hotstart_proxy.server.tokens import InvalidTokenFile, Rights, Tokens
+from hotstart_proxy.server.secret_files import InvalidSecretFile
+from hotstart_proxy.server.tokens import Rights, Tokens
 
 
 def tokens(folder: Path, text: str) -> Tokens:
@@ -29,6 +30,6 @@ def test_rights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["plain standard", "plain premium premium", "plain premium # yes", "pläin"])
 def test_lines_that_are_none(tmp_path: Path, line: str) -> None:
     """A line with anything else is refused by its number, and not repeated: it holds a secret."""
-    with pytest.raises(InvalidTokenFile, match="line 2") as caught:
+    with pytest.raises(InvalidSecretFile, match="line 2") as caught:
         tokens(tmp_path, f"first\n{line}\n")
     assert "pl" not in caught.value.reason.replace("expected", "")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hotstart_proxy.server.s3.key_file import InvalidKeyFile, S3Keys
+from hotstart_proxy.server.s3.key_file import S3Keys
+from hotstart_proxy.server.secret_files import InvalidSecretFile
 
 
 def test_a_line_is_a_key(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_what_is_no_file_of_keys(tmp_path: Path, text: str) -> None:
     """A file without a key, or with a line that is none, is refused at the start without showing a secret."""
     file = tmp_path / "keys"
     file.write_text(text)
-    with pytest.raises(InvalidKeyFile) as error:
+    with pytest.raises(InvalidSecretFile) as error:
         S3Keys(file)
     assert "s3cret" not in str(error.value)
 
@@ -51,5 +52,5 @@ def test_an_id_stands_once(tmp_path: Path) -> None:
     """Two secrets of one id are a mistake that is told by its line."""
     file = tmp_path / "keys"
     file.write_text("same one\nsame two\n")
-    with pytest.raises(InvalidKeyFile, match="line 2"):
+    with pytest.raises(InvalidSecretFile, match="line 2"):
         S3Keys(file)
